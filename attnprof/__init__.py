@@ -1,0 +1,1 @@
+"""attnprof: what attention costs, counted without running it."""

@@ -1,0 +1,240 @@
+"""The catalogue: every file `<family>/<name>.py` below this folder is one mechanism; being there is the registration.
+
+Names, docstrings and build signatures are read from the source text, so that `list`, `show` and `validate` need no torch;
+`load` imports one file when its module is really wanted.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from attnprof.errors import UsageError
+from attnprof.records import Mechanism, Shape, TensorSpec
+
+_ROOT = Path(__file__).parent
+HEADINGS = ("Paper", "Idea", "Formula", "Shapes", "Params", "Cost", "Defaults", "Differs", "Survey")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A build argument: its default as source text (None where it is required)."""
+
+    name: str
+    default: str | None
+    annotation: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the source text says of a mechanism, without importing it."""
+
+    name: str
+    family: str
+    path: Path
+    title: str = ""
+    headings: Mapping[str, str] = field(default_factory=dict)
+    arguments: tuple[Argument, ...] = ()
+
+    @property
+    def qualified(self) -> str:
+        """'family/name'."""
+        return f"{self.family}/{self.name}"
+
+
+@cache
+def names() -> Mapping[str, tuple[str, ...]]:
+    """{family: names}, from the files that are there."""
+    found: dict[str, tuple[str, ...]] = {}
+    for folder in sorted(path for path in _ROOT.iterdir() if path.is_dir() and not path.name.startswith(("_", "."))):
+        members = tuple(sorted(file.stem for file in folder.glob("*.py") if not file.name.startswith("_")))
+        if members:
+            found[folder.name] = members
+    return found
+
+
+def resolve(name: str) -> str:
+    """'ccnet' or 'spatial/ccnet' -> 'spatial/ccnet'. Raises UsageError with the nearest names."""
+    every = [f"{family}/{member}" for family, members in names().items() for member in members]
+    if name in every:
+        return name
+    matches = [qualified for qualified in every if qualified.split("/")[1] == name]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UsageError(f"'{name}' is ambiguous: {', '.join(matches)}. Write the family too.")
+    pool = every + [qualified.split("/")[1] for qualified in every]
+    near = difflib.get_close_matches(name, pool, n=3, cutoff=0.5)
+    advice = f"did you mean {', '.join(repr(n) for n in near)}?" if near else "`attnprof list` shows every name."
+    raise UsageError(f"no mechanism is called '{name}': {advice}")
+
+
+def headline(qualified: str) -> tuple[str, str]:
+    """(title, paper) of a mechanism, from the first lines of its file: what `list` shows."""
+    title, paper = "", ""
+    with (_ROOT / f"{qualified}.py").open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith('"""'):
+                title = line[3:].strip().rstrip(".")
+            elif line.startswith("Paper"):
+                paper = line[5:].strip()
+                break
+    return title, paper
+
+
+def describe(name: str) -> Entry:
+    """Docstring headings and build arguments of a mechanism, from its source text."""
+    qualified = resolve(name)
+    family, member = qualified.split("/")
+    path = _ROOT / family / f"{member}.py"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    docstring = ast.get_docstring(tree) or ""
+    return Entry(
+        name=member,
+        family=family,
+        path=path,
+        title=docstring.split("\n", 1)[0].rstrip("."),
+        headings=_headings(docstring),
+        arguments=_build_arguments(tree),
+    )
+
+
+def _headings(docstring: str) -> dict[str, str]:
+    """{'Paper': text, ...}: a heading stands at the start of a line, its continuation lines are indented."""
+    found: dict[str, str] = {}
+    current = ""
+    for line in docstring.splitlines()[1:]:
+        word = line.split(" ", 1)[0]
+        if word in HEADINGS:
+            current = word
+            found[current] = line[len(word) :].strip()
+        elif current and line.startswith(" "):
+            found[current] += "\n" + line.strip()
+    return found
+
+
+def _build_arguments(tree: ast.Module) -> tuple[Argument, ...]:
+    """Arguments after `channels` of what `MECHANISM = Mechanism(build=NAME, ...)` names."""
+    target = ""
+    for node in tree.body:
+        if (
+            isinstance(node, ast.Assign)
+            and getattr(node.targets[0], "id", "") == "MECHANISM"
+            and isinstance(node.value, ast.Call)
+        ):
+            for keyword in node.value.keywords:
+                if keyword.arg == "build" and isinstance(keyword.value, ast.Name):
+                    target = keyword.value.id
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == target:
+            for item in node.body:
+                if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+                    return _arguments(item, skip=2)
+        if isinstance(node, ast.FunctionDef) and node.name == target:
+            return _arguments(node, skip=1)
+    return ()
+
+
+def _arguments(function: ast.FunctionDef, skip: int) -> tuple[Argument, ...]:
+    positional = function.args.args
+    defaults: list[ast.expr | None] = [None] * (len(positional) - len(function.args.defaults)) + list(function.args.defaults)
+    pairs = list(zip(positional, defaults, strict=True))[skip:]
+    pairs += list(zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True))
+    return tuple(
+        Argument(
+            name=argument.arg,
+            default=None if default is None else ast.unparse(default),
+            annotation="" if argument.annotation is None else ast.unparse(argument.annotation),
+        )
+        for argument, default in pairs
+    )
+
+
+def load(name: str) -> Mechanism:
+    """The Mechanism of a catalogue name; imports its file (and torch)."""
+    family, member = resolve(name).split("/")
+    module = importlib.import_module(f"attnprof.mechanisms.{family}.{member}")
+    mechanism: Mechanism = module.MECHANISM
+    return mechanism
+
+
+def load_imported(path: str) -> Mechanism:
+    """The Mechanism of a user's own class, 'pkg.mod:Class' or 'path/to/file.py:Class'. This runs the user's code."""
+    where, _, attribute = path.rpartition(":")
+    if not where or not attribute:
+        raise UsageError(f"'{path}' is no import path: write 'package.module:Class' or './file.py:Class'.")
+    if where.endswith(".py"):
+        file = Path(where)
+        if not file.is_file():
+            raise UsageError(f"{where}: there is no such file (for '{path}').")
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[file.stem] = module
+        spec.loader.exec_module(module)
+    else:
+        try:
+            module = importlib.import_module(where)
+        except ModuleNotFoundError as error:
+            raise UsageError(f"cannot import '{where}' for '{path}': {error}.") from error
+    if not hasattr(module, attribute):
+        near = difflib.get_close_matches(attribute, dir(module), n=1)
+        advice = f" Did you mean '{near[0]}'?" if near else ""
+        raise UsageError(f"'{where}' has no '{attribute}'.{advice}")
+    return Mechanism(name=attribute, family="imported", layout="BCHW", paper="", build=getattr(module, attribute))
+
+
+def complete_args(mechanism: Mechanism, shape: Shape, args: Mapping[str, Any]) -> dict[str, Any]:
+    """`args` with what the shape decides filled in: a build parameter called `hw` gets (H, W), `frames` gets T.
+
+    For an imported class without arguments the parameter called channels, in_channels, dim or c gets the channel count.
+    """
+    parameters = inspect.signature(mechanism.build).parameters
+    full = dict(args)
+    if mechanism.family == "imported":
+        if not full:
+            for candidate in ("channels", "in_channels", "dim", "c"):
+                if candidate in parameters:
+                    full[candidate] = shape.channels
+                    break
+        return full
+    for name, value in (("hw", shape.hw), ("frames", shape.frames)):
+        if name in parameters and name not in full:
+            full[name] = value
+    return full
+
+
+def build(mechanism: Mechanism, shape: Shape, args: Mapping[str, Any]) -> Any:
+    """The nn.Module of a mechanism for a shape. Raises UsageError for an argument that it does not take."""
+    full = complete_args(mechanism, shape, args)
+    parameters = inspect.signature(mechanism.build).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for name in full:
+        if name not in parameters and not takes_any:
+            near = difflib.get_close_matches(name, list(parameters), n=1)
+            advice = f"did you mean '{near[0]}'?" if near else f"it takes {', '.join(parameters) or 'none'}."
+            raise UsageError(f"{mechanism.name} has no argument '{name}': {advice}")
+    if mechanism.family == "imported":
+        return mechanism.build(**full)
+    return mechanism.build(shape.channels, **full)
+
+
+def input_specs(mechanism: Mechanism, shape: Shape, args: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
+    """The inputs of a mechanism at a shape, without data."""
+    if mechanism.inputs is not None:
+        return mechanism.inputs(shape, **complete_args(mechanism, shape, args))
+    b, c, h, w, t = shape.batch, shape.channels, shape.height, shape.width, shape.frames
+    if mechanism.layout == "BNC":
+        return (TensorSpec((b, h * w, c)),)
+    if mechanism.layout == "BTCHW":
+        return (TensorSpec((b, t, c, h, w)),)
+    return (TensorSpec((b, c, h, w)),)

@@ -1,0 +1,1 @@
+"""Mechanisms of the channel family: one file each."""

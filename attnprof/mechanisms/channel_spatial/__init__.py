@@ -1,0 +1,1 @@
+"""Mechanisms of the channel and spatial family: one file each."""

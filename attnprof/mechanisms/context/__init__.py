@@ -1,0 +1,1 @@
+"""Mechanisms of the context family: one file each."""

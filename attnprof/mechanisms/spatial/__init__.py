@@ -1,0 +1,1 @@
+"""Mechanisms of the spatial family: one file each."""

@@ -1,0 +1,262 @@
+"""The nouns: what a mechanism is, what a case asks, what was counted, timed and recorded.
+
+Frozen dataclasses in base units with the unit in the name. No torch, no I/O, no third party: every layer may import this.
+`to_json` and the `*_from_json` functions are the one place where a noun meets a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from attnprof import stats
+
+SCHEMA_VERSION = 1
+# 1  2026-11  first: case, status, counts, timing, memory, energy_j, environment, detail
+
+MODES = ("inference", "training")
+DTYPES = ("float32", "float16", "bfloat16", "float64")
+STATUSES = ("ok", "oom", "timeout", "crashed", "error", "unsupported", "invalid_output", "interrupted")
+NOT_MEASURED_BUDGET = "not measured (budget)"
+NOT_MEASURED_MEMORY = "not measured (memory)"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The size of a feature map: batch B, channels C, height H, width W and, for video, frames T."""
+
+    batch: int
+    channels: int
+    height: int
+    width: int
+    frames: int = 1
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        """(H, W)."""
+        return (self.height, self.width)
+
+    def text(self) -> str:
+        """'1x512x97x97', or '1x8x512x14x14' with frames."""
+        sizes = [self.batch, self.channels, self.height, self.width]
+        if self.frames != 1:
+            sizes.insert(1, self.frames)
+        return "x".join(str(size) for size in sizes)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input of a module, without data. `dtype` None means the case's dtype."""
+
+    shape: tuple[int, ...]
+    name: str = "x"
+    dtype: str | None = None
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """One attention mechanism (or baseline) of the catalogue; a file `mechanisms/<family>/<name>.py` declares one.
+
+    build(channels, **args) -> nn.Module. A parameter named `hw` or `frames` gets the case's (H, W) or T unless it is given.
+    params(channels, **args) -> int: the closed form of the parameter count; gets `hw`/`frames` where build does.
+    macs(shape, **args) -> int: multiply-accumulates of one forward pass (convolution, matmul, attention), by hand.
+    inputs(shape, **args) -> the module's inputs; None means one tensor in `layout`.
+    objective(outputs) -> tensor, where the sum of the outputs would leave parameters without a gradient.
+    exempt: {check name: reason} for common checks that do not apply.
+    """
+
+    name: str
+    family: str
+    layout: str  # BCHW, BTCHW, BNC
+    paper: str
+    build: Callable[..., Any]
+    params: Callable[..., int] | None = None
+    macs: Callable[..., int] | None = None
+    inputs: Callable[..., tuple[TensorSpec, ...]] | None = None
+    objective: Callable[[Any], Any] | None = None
+    exempt: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cell of a table: a mechanism with arguments at a shape, dtype and mode on a device under settings."""
+
+    mechanism: str  # "family/name", or "pkg.mod:Class" / "file.py:Class" for an imported one
+    label: str
+    args: Mapping[str, Any]
+    shape: Shape
+    dtype: str = "float32"
+    mode: str = "inference"
+    device: str = "none"
+    host: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def imported(self) -> bool:
+        """True for a module of the user's own, given by import path."""
+        return ":" in self.mechanism
+
+    @property
+    def key(self) -> str:
+        """Content hash: the same question has the same key on every machine and day."""
+        text = json.dumps(to_json(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+    @property
+    def block(self) -> tuple[Any, ...]:
+        """Cases with an equal block are timed interleaved in one child: same shape, dtype, mode, device, host, settings."""
+        settings = json.dumps(dict(self.settings), sort_keys=True)
+        return (self.shape, self.dtype, self.mode, self.device, self.host, settings)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Storage that is alive at the memory peak: how much, what made it (op, submodule, phase) and as what it stays."""
+
+    bytes: int
+    op: str  # e.g. "bmm", or "grad of output" for what the caller hands down
+    module: str  # dotted path of the submodule; "" is the module itself
+    phase: str  # forward, backward
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class OpCost:
+    """Cost of all calls of one op in one submodule and phase."""
+
+    op: str
+    module: str
+    phase: str
+    calls: int
+    macs: int
+    flops: int
+    bytes_moved: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Traced numbers: exact, the same on every machine. Units and conventions: `attnprof/profiling/flops.py`, `memory.py`."""
+
+    params: int
+    macs: int
+    flops: int
+    bytes_moved: int
+    activation_bytes: int
+    resident_bytes: int
+    peak_bytes: int
+    peak_cuda_bytes: int
+    at_peak: tuple[Holder, ...] = ()
+    uncounted: Mapping[str, int] = field(default_factory=dict)
+    assumed: Mapping[str, int] = field(default_factory=dict)
+    traced_by: str = "meta"  # meta, fake, real
+    ops: tuple[OpCost, ...] = ()
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Latency on a real device: every raw sample, in the order taken, none dropped.
+
+    `rounds[i]` is the round of the block in which sample i was taken: samples of two members with the same `block` and round
+    stand side by side and form a pair.
+    """
+
+    latency_s: tuple[float, ...]
+    rounds: tuple[int, ...] = ()
+    block: str = ""
+    warmup: int = 0
+    warmup_converged: bool = True
+    stopped_by: str = ""  # interval, stable, budget
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return len(self.latency_s)
+
+    @property
+    def median_s(self) -> float:
+        """Median latency in seconds."""
+        return stats.median(self.latency_s)
+
+    @property
+    def ci_s(self) -> tuple[float, float]:
+        """95 % interval of the median, by order statistics."""
+        return stats.median_interval(self.latency_s)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Measured or calibrated peak memory above parameters, buffers and inputs."""
+
+    peak_bytes: int
+    source: str  # cuda_allocator, cpu_allocator, calibrated
+    absolute_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was found for a case. Half-filled is legal; `detail` gives the reason for everything that is missing."""
+
+    case: Case
+    status: str = "ok"
+    counts: Counts | None = None
+    timing: Timing | None = None
+    memory: Memory | None = None
+    energy_j: float | None = None
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    detail: str = ""
+
+
+def to_json(noun: Any) -> dict[str, Any]:
+    """A noun as plain JSON types, field names unchanged; Timing gains its derived median_s, ci_s and n."""
+    out: dict[str, Any] = json.loads(json.dumps(asdict(noun), default=dict))
+    if isinstance(noun, Record):
+        if noun.timing is not None and noun.timing.n:
+            out["timing"] |= _derived(noun.timing)
+        out["case"]["key"] = noun.case.key
+    elif isinstance(noun, Timing) and noun.n:
+        out |= _derived(noun)
+    return out
+
+
+def _derived(timing: Timing) -> dict[str, Any]:
+    return {"median_s": timing.median_s, "ci_s": list(timing.ci_s), "n": timing.n}
+
+
+def case_from_json(data: Mapping[str, Any]) -> Case:
+    """The inverse of `to_json` for a Case (a derived `key` is ignored)."""
+    fields = {name: value for name, value in data.items() if name != "key"}
+    return Case(**{**fields, "shape": Shape(**fields["shape"])})
+
+
+def record_from_json(data: Mapping[str, Any]) -> Record:
+    """The inverse of `to_json` for a Record."""
+    counts, timing, memory = data.get("counts"), data.get("timing"), data.get("memory")
+    return Record(
+        case=case_from_json(data["case"]),
+        status=data["status"],
+        counts=counts_from_json(counts) if counts else None,
+        timing=timing_from_json(timing) if timing else None,
+        memory=Memory(**memory) if memory else None,
+        energy_j=data.get("energy_j"),
+        environment=data.get("environment", {}),
+        detail=data.get("detail", ""),
+    )
+
+
+def counts_from_json(data: Mapping[str, Any]) -> Counts:
+    """The inverse of `to_json` for Counts."""
+    holders = tuple(Holder(**{**holder, "shape": tuple(holder["shape"])}) for holder in data.get("at_peak", ()))
+    ops = tuple(OpCost(**op) for op in data.get("ops", ()))
+    return Counts(**{**data, "at_peak": holders, "ops": ops})
+
+
+def timing_from_json(data: Mapping[str, Any]) -> Timing:
+    """The inverse of `to_json` for Timing (derived values are ignored)."""
+    fields = {name: value for name, value in data.items() if name not in ("median_s", "ci_s", "n")}
+    for name in ("latency_s", "rounds", "warnings"):
+        fields[name] = tuple(fields.get(name, ()))
+    return Timing(**fields)

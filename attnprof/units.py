@@ -1,0 +1,51 @@
+"""Scaling of raw numbers for people. Records hold base units (bytes, seconds, operations); only reports call this."""
+
+from __future__ import annotations
+
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_DECIMAL = (("", 1), ("K", 10**3), ("M", 10**6), ("G", 10**9), ("T", 10**12), ("P", 10**15), ("E", 10**18))
+_SECONDS = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9))
+
+
+def format_bytes(value: float) -> str:
+    """1536 -> '1.50 KiB' (binary prefixes: 1 KiB = 1024 B)."""
+    size, unit = float(value), _BINARY[0]
+    for unit in _BINARY:
+        if abs(size) < 1024 or unit == _BINARY[-1]:
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if unit == "B" else f"{_digits(size)} {unit}"
+
+
+def format_count(value: float) -> str:
+    """8269080832 -> '8.269 G' (decimal prefixes)."""
+    prefix, scale = _DECIMAL[0]
+    for candidate, factor in _DECIMAL:
+        if abs(value) >= factor:
+            prefix, scale = candidate, factor
+    if scale == 1:
+        return f"{value:.0f}" if value == int(value) else f"{value:.4g}"
+    return f"{_digits(value / scale, 4)} {prefix}"
+
+
+def format_seconds(value: float) -> str:
+    """0.01234 -> '12.3 ms'."""
+    for unit, scale in _SECONDS:
+        if abs(value) >= scale:
+            return f"{_digits(value / scale)} {unit}"
+    return f"{value / 1e-9:.3g} ns"
+
+
+def format_ratio(value: float) -> str:
+    """6.5412 -> '6.54'; 0.1529 -> '0.153'."""
+    return _digits(value)
+
+
+def _digits(value: float, significant: int = 3) -> str:
+    """`significant` digits without an exponent: 12.34 -> '12.3', 1234.5 -> '1234'."""
+    if value == 0:
+        return "0"
+    whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
+    if whole:
+        return f"{value:.{max(significant - whole, 0)}f}"
+    return f"{value:.{significant}g}"

@@ -1,0 +1,71 @@
+"""What the sweeps share: every mechanism, its declared variants, and modules filled away from their initial values."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnprof import mechanisms
+from attnprof.records import Mechanism, Shape
+
+NAMES = [f"{family}/{name}" for family, members in mechanisms.names().items() for name in members]
+
+
+def reference_of(name: str) -> Any:
+    """The module tests/references/<name>.py."""
+    return importlib.import_module(f"tests.references.{name.split('/')[1]}")
+
+
+def variants(name: str) -> list[dict[str, Any]]:
+    """Argument sets to test: the defaults, and what the reference declares as VARIANTS."""
+    return [{}, *getattr(reference_of(name), "VARIANTS", ())]
+
+
+def small_shape(name: str, batch: int = 2) -> Shape:
+    """A small, odd, non-square shape; the reference may declare another as SHAPE = (C, H, W)."""
+    channels, height, width = getattr(reference_of(name), "SHAPE", (32, 5, 7))
+    return Shape(batch, channels, height, width)
+
+
+def fill(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Move every parameter and running statistic away from its initial value, in place: many blocks start as the identity."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+            if not tensor.is_floating_point():
+                continue
+            noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
+            if name.endswith("running_var"):
+                tensor.copy_(1 + 0.3 * noise.abs())
+            elif name.endswith("running_mean"):
+                tensor.copy_(0.3 * noise)
+            elif isinstance(tensor, nn.Parameter):
+                fan_in = max(tensor[0].numel(), 1) if tensor.dim() > 1 else 4
+                scale = 1.0 / fan_in**0.5
+                tensor.copy_(scale * noise + (1.0 if name.endswith("weight") and tensor.dim() == 1 else 0.0))
+    return module
+
+
+def make(mechanism: Mechanism, shape: Shape, args: dict[str, Any], dtype: torch.dtype = torch.float64) -> nn.Module:
+    """A filled module in `dtype`."""
+    torch.manual_seed(0)
+    module: nn.Module = mechanisms.build(mechanism, shape, args)
+    return fill(module.to(dtype))
+
+
+def make_inputs(mechanism: Mechanism, shape: Shape, args: dict[str, Any], dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    """Seeded normal inputs with gradients wanted."""
+    generator = torch.Generator().manual_seed(1)
+    specs = mechanisms.input_specs(mechanism, shape, args)
+    return [torch.randn(spec.shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_() for spec in specs]
+
+
+def flatten(outputs: Any) -> list[Tensor]:
+    """Every tensor of a nested output, in order."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    values = outputs.values() if isinstance(outputs, dict) else outputs
+    return [tensor for value in values for tensor in flatten(value)]

@@ -1,0 +1,161 @@
+"""The catalogue x a list of plain checks: adding a mechanism adds its tests.
+
+A check is a function (mechanism, name, args); a mechanism is exempt where its `exempt` names the check, with a reason.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from attnprof import mechanisms
+from attnprof.records import Mechanism, Shape
+from tests.catalogue import NAMES, flatten, make, make_inputs, reference_of, small_shape, variants
+
+Check = Callable[[Mechanism, str, dict[str, Any]], None]
+
+
+def equals_reference(mechanism: Mechanism, name: str, args: dict[str, Any]) -> None:
+    """Values and gradients (inputs and parameters), float64, in eval and in training mode."""
+    shape = small_shape(name)
+    full = mechanisms.complete_args(mechanism, shape, args)
+    for training in (False, True):
+        module = make(mechanism, shape, args).train(training)
+        twin = make(mechanism, shape, args).train(training)
+        inputs, twin_inputs = make_inputs(mechanism, shape, args), make_inputs(mechanism, shape, args)
+        p = {**dict(twin.named_parameters(remove_duplicate=False)), **dict(twin.named_buffers(remove_duplicate=False))}
+        torch.manual_seed(7)
+        got = flatten(module(*inputs))
+        torch.manual_seed(7)
+        want = flatten(reference_of(name).reference(p, *twin_inputs, training=training, **full))
+        assert len(got) == len(want)
+        generator = torch.Generator().manual_seed(3)
+        for actual, expected in zip(got, want, strict=True):
+            torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-11)
+        weights = [torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype) for tensor in got]
+        sum((a * w).sum() for a, w in zip(got, weights, strict=True)).backward()
+        sum((a * w).sum() for a, w in zip(want, weights, strict=True)).backward()
+        for index, (mine, theirs) in enumerate(zip(inputs, twin_inputs, strict=True)):
+            assert mine.grad is not None and theirs.grad is not None, f"input {index} gets no gradient"
+            torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-8, atol=1e-10)
+        for (label, mine), theirs in zip(module.named_parameters(), twin.parameters(), strict=True):
+            assert mine.grad is not None and theirs.grad is not None, f"{label} gets no gradient"
+            torch.testing.assert_close(
+                mine.grad, theirs.grad, rtol=1e-8, atol=1e-10, msg=lambda m, label=label: f"{label}: {m}"
+            )
+
+
+def params_match_formula(mechanism: Mechanism, name: str, args: dict[str, Any]) -> None:
+    """The built module's parameter count equals params() for several widths, and the docstring's expression for the defaults."""
+    assert mechanism.params is not None
+    for channels in (32, 64, 96):
+        shape = Shape(1, channels, *small_shape(name).hw)
+        module = mechanisms.build(mechanism, shape, args)
+        actual = sum(parameter.numel() for parameter in module.parameters())
+        full = mechanisms.complete_args(mechanism, shape, args)
+        assert actual == mechanism.params(channels, **full), f"C={channels}"
+        if not args:
+            entry = mechanisms.describe(name)
+            assert actual == eval(entry.headings["Params"].split("\n")[0], {}, _symbols(mechanism, shape, full)), (
+                "Params heading"
+            )  # noqa: S307
+
+
+def _symbols(mechanism: Mechanism, shape: Shape, args: dict[str, Any]) -> dict[str, Any]:
+    """C, H, W, every build argument by its name, and the first letter of each where it is free (r for reduction)."""
+    symbols: dict[str, Any] = {"C": shape.channels, "H": shape.height, "W": shape.width, "N": shape.height * shape.width}
+    for parameter in list(inspect.signature(mechanism.build).parameters.values())[1:]:
+        value = args.get(parameter.name, parameter.default)
+        symbols[parameter.name] = value
+        symbols.setdefault(parameter.name[0], value)
+    return symbols
+
+
+def every_parameter_gets_a_finite_gradient(mechanism: Mechanism, name: str, args: dict[str, Any]) -> None:
+    """No dead branch: after backward every parameter and input has a finite gradient that is not all zero."""
+    shape = small_shape(name)
+    module = make(mechanism, shape, args, torch.float32).train()
+    inputs = make_inputs(mechanism, shape, args, torch.float32)
+    outputs = module(*inputs)
+    if mechanism.objective is not None:
+        mechanism.objective(outputs).backward()
+    else:
+        generator = torch.Generator().manual_seed(3)
+        sum((t * torch.randn(t.shape, generator=generator)).sum() for t in flatten(outputs)).backward()
+    for label, tensor in [*module.named_parameters(), *((f"input {i}", t) for i, t in enumerate(inputs))]:
+        assert tensor.grad is not None, label
+        assert torch.isfinite(tensor.grad).all(), label
+        assert tensor.grad.abs().sum() > 0, label
+
+
+def batch_items_are_independent_in_eval(mechanism: Mechanism, name: str, args: dict[str, Any]) -> None:
+    """f(x)[i] == f(x[i:i+1]) in eval mode, with the same seed."""
+    shape = small_shape(name)
+    module = make(mechanism, shape, args).eval()
+    inputs = make_inputs(mechanism, shape, args)
+    torch.manual_seed(7)
+    whole = flatten(module(*inputs))
+    torch.manual_seed(7)
+    first = flatten(module(*(tensor[:1] for tensor in inputs)))
+    for a, b in zip(whole, first, strict=True):
+        torch.testing.assert_close(a[:1], b, rtol=1e-9, atol=1e-11)
+
+
+def odd_sizes_and_other_widths_run(mechanism: Mechanism, name: str, args: dict[str, Any]) -> None:
+    """Non-square odd maps, wide and tall, at C in {32, 64, 96}: finite output."""
+    _, height, width = small_shape(name).batch, *small_shape(name).hw
+    for channels, hw in ((32, (height, width)), (64, (width, height)), (96, (height + 2, width))):
+        shape = Shape(1, channels, *hw)
+        module = make(mechanism, shape, args, torch.float32).eval()
+        with torch.no_grad():
+            for tensor in flatten(module(*make_inputs(mechanism, shape, args, torch.float32))):
+                assert torch.isfinite(tensor).all()
+
+
+def runs_in_bfloat16(mechanism: Mechanism, name: str, args: dict[str, Any]) -> None:
+    """bfloat16 in, bfloat16 out, finite."""
+    shape = small_shape(name)
+    module = make(mechanism, shape, args, torch.bfloat16).eval()
+    with torch.no_grad():
+        for tensor in flatten(module(*make_inputs(mechanism, shape, args, torch.bfloat16))):
+            assert tensor.dtype == torch.bfloat16
+            assert torch.isfinite(tensor).all()
+
+
+def docstring_has_every_heading(mechanism: Mechanism, name: str, args: dict[str, Any]) -> None:
+    """The fixed headings of a mechanism file are there and not empty; name and family are the file's."""
+    entry = mechanisms.describe(name)
+    missing = [heading for heading in mechanisms.HEADINGS if not entry.headings.get(heading)]
+    assert not missing
+    assert (mechanism.family, mechanism.name) == tuple(name.split("/"))
+
+
+CHECKS: tuple[Check, ...] = (
+    equals_reference,
+    params_match_formula,
+    every_parameter_gets_a_finite_gradient,
+    batch_items_are_independent_in_eval,
+    odd_sizes_and_other_widths_run,
+    runs_in_bfloat16,
+    docstring_has_every_heading,
+)
+
+
+def _sweep() -> Iterator[Any]:
+    for name in NAMES:
+        for check in CHECKS:
+            for args in variants(name):
+                label = ",".join(f"{key}={value}" for key, value in args.items())
+                yield pytest.param(name, check, args, id=f"{name}-{check.__name__}" + (f"-{label}" if label else ""))
+
+
+@pytest.mark.parametrize(("name", "check", "args"), _sweep())
+def test_mechanism(name: str, check: Check, args: dict[str, Any]) -> None:
+    mechanism = mechanisms.load(name)
+    if check.__name__ in mechanism.exempt:
+        pytest.skip(f"exempt: {mechanism.exempt[check.__name__]}")
+    check(mechanism, name, args)
