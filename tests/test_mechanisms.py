@@ -37,20 +37,20 @@ def equals_reference(mechanism: Mechanism, name: str, args: dict[str, Any]) -> N
         for actual, expected in zip(got, want, strict=True):
             torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-11)
         weights = [torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype) for tensor in got]
-        sum((a * w).sum() for a, w in zip(got, weights, strict=True)).backward()
-        sum((a * w).sum() for a, w in zip(want, weights, strict=True)).backward()
+        torch.stack([(a * w).sum() for a, w in zip(got, weights, strict=True)]).sum().backward()
+        torch.stack([(a * w).sum() for a, w in zip(want, weights, strict=True)]).sum().backward()
         for index, (mine, theirs) in enumerate(zip(inputs, twin_inputs, strict=True)):
-            assert mine.grad is not None and theirs.grad is not None, f"input {index} gets no gradient"
+            assert mine.grad is not None, f"input {index} gets no gradient"
+            assert theirs.grad is not None
             torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-8, atol=1e-10)
         for (label, mine), theirs in zip(module.named_parameters(), twin.parameters(), strict=True):
-            assert mine.grad is not None and theirs.grad is not None, f"{label} gets no gradient"
-            torch.testing.assert_close(
-                mine.grad, theirs.grad, rtol=1e-8, atol=1e-10, msg=lambda m, label=label: f"{label}: {m}"
-            )
+            assert mine.grad is not None, f"{label} gets no gradient"
+            assert theirs.grad is not None, label
+            torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-8, atol=1e-10)
 
 
 def params_match_formula(mechanism: Mechanism, name: str, args: dict[str, Any]) -> None:
-    """The built module's parameter count equals params() for several widths, and the docstring's expression for the defaults."""
+    """The parameter count equals params() for several widths, and the docstring expression for the defaults."""
     assert mechanism.params is not None
     for channels in (32, 64, 96):
         shape = Shape(1, channels, *small_shape(name).hw)
@@ -62,7 +62,7 @@ def params_match_formula(mechanism: Mechanism, name: str, args: dict[str, Any]) 
             entry = mechanisms.describe(name)
             assert actual == eval(entry.headings["Params"].split("\n")[0], {}, _symbols(mechanism, shape, full)), (
                 "Params heading"
-            )  # noqa: S307
+            )
 
 
 def _symbols(mechanism: Mechanism, shape: Shape, args: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def every_parameter_gets_a_finite_gradient(mechanism: Mechanism, name: str, args
         mechanism.objective(outputs).backward()
     else:
         generator = torch.Generator().manual_seed(3)
-        sum((t * torch.randn(t.shape, generator=generator)).sum() for t in flatten(outputs)).backward()
+        torch.stack([(t * torch.randn(t.shape, generator=generator)).sum() for t in flatten(outputs)]).sum().backward()
     for label, tensor in [*module.named_parameters(), *((f"input {i}", t) for i, t in enumerate(inputs))]:
         assert tensor.grad is not None, label
         assert torch.isfinite(tensor.grad).all(), label
@@ -153,7 +153,7 @@ def _sweep() -> Iterator[Any]:
                 yield pytest.param(name, check, args, id=f"{name}-{check.__name__}" + (f"-{label}" if label else ""))
 
 
-@pytest.mark.parametrize(("name", "check", "args"), _sweep())
+@pytest.mark.parametrize(("name", "check", "args"), list(_sweep()))
 def test_mechanism(name: str, check: Check, args: dict[str, Any]) -> None:
     mechanism = mechanisms.load(name)
     if check.__name__ in mechanism.exempt:
