@@ -49,3 +49,22 @@ def _digits(value: float, significant: int = 3) -> str:
     if whole:
         return f"{value:.{max(significant - whole, 0)}f}"
     return f"{value:.{significant}g}"
+
+
+_COLUMN_UNITS = {
+    "count": (("M", 1e6), ("K", 1e3), ("", 1.0)),
+    "operations": (("G", 1e9), ("M", 1e6), ("K", 1e3), ("", 1.0)),
+    "bytes": (("MiB", 2.0**20), ("KiB", 2.0**10), ("B", 1.0)),
+    "seconds": (("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9)),
+    "joules": (("J", 1.0), ("mJ", 1e-3), ("uJ", 1e-6)),
+    "rate": (("1/s", 1.0),),
+}
+
+
+def column_unit(kind: str, largest: float) -> tuple[str, float]:
+    """(unit, divisor) for a whole column whose largest value is `largest`: the papers' unit unless all would read below 0.1."""
+    candidates = _COLUMN_UNITS[kind]
+    for unit, divisor in candidates:
+        if largest == 0 or abs(largest) >= 0.1 * divisor:
+            return (unit, divisor) if largest else candidates[0]
+    return candidates[-1]

@@ -1,0 +1,283 @@
+"""One conversation with one child: start, listen, bound, end. Waits in select; kills the child's whole process group."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from attnprof.errors import AttnprofError
+from attnprof.execute import server
+from attnprof.execute.board import Board, create
+
+RING_BYTES = 64 * 1024
+_GRACE_S = 5.0  # for a child that has answered everything to leave
+_START_S = 120.0  # for the server to import torch
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a conversation ended: 'end' (all answered), 'died', 'timeout' (of a member) or 'deadline' (of the run)."""
+
+    kind: str
+    member: int = -1
+    status: int | None = None  # wait status, where it died by itself
+    output: str = ""
+
+    def reason(self) -> str:
+        """What happened, in words."""
+        if self.status is None:
+            return self.kind
+        code = os.waitstatus_to_exitcode(self.status)
+        if code >= 0:
+            return f"the process left with exit code {code} and no answer"
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        hint = " (the kernel's out-of-memory killer, perhaps)" if code == -signal.SIGKILL else ""
+        return f"killed by {name}{hint}"
+
+
+@dataclass
+class Server:
+    """The running fork server and what it has said."""
+
+    process: subprocess.Popen[bytes]
+    channel: socket.socket
+    buffer: bytearray = field(default_factory=bytearray)
+
+    def lines(self) -> list[Event]:
+        """Complete messages that are there now; raises AttnprofError when the server is gone."""
+        data = self.channel.recv(65536)
+        if not data:
+            raise AttnprofError(f"the fork server ended (exit code {self.process.wait()})")
+        self.buffer += data
+        *complete, rest = self.buffer.split(b"\n")
+        self.buffer = bytearray(rest)
+        return [json.loads(line) for line in complete]
+
+
+_running: Server | None = None
+
+
+def running_server() -> Server:
+    """The server of this process; started on first use, and again should it have ended."""
+    global _running
+    if _running is not None and _running.process.poll() is not None:
+        close_server()
+    if _running is None:
+        ours, theirs = socket.socketpair()
+        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, "1"), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+        command = server.boot_server(theirs.fileno())
+        process = subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True, env=environment
+        )
+        theirs.close()
+        _running = Server(process, ours)
+        try:
+            _await(_running, "ready", _START_S)
+        except BaseException:
+            close_server()
+            raise
+    return _running
+
+
+def close_server() -> None:
+    """End the server and, with it, whatever it forked."""
+    global _running
+    if _running is not None:
+        _running.channel.close()
+        try:
+            _running.process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            _running.process.kill()
+            _running.process.wait()
+        _running = None
+
+
+atexit.register(close_server)
+
+
+def _await(forks: Server, name: str, seconds: float) -> Event:
+    """The next message of the server that has `name`; others are late ends of earlier children."""
+    deadline = time.monotonic() + seconds
+    while True:
+        ready, _, _ = select.select([forks.channel], [], [], max(deadline - time.monotonic(), 0))
+        if not ready:
+            raise AttnprofError(f"the fork server did not answer within {seconds:.0f} s")
+        for message in forks.lines():
+            if name in message:
+                return message
+
+
+@dataclass
+class _Child:
+    """A child in conversation: its ends, what it said, how it ended."""
+
+    pid: int
+    forks: Server
+    wire: socket.socket
+    output: int
+    board: Board
+    said: bytearray = field(default_factory=bytearray)
+    tail: bytearray = field(default_factory=bytearray)
+    wire_open: bool = True
+    done: bool = False  # it said that it has answered everything
+    status: int | None = None
+
+    def pump(self, seconds: float, on_event: Callable[[Event], None]) -> None:
+        """Wait for anything from the child, at most so long, and take it in."""
+        ends: list[Any] = [self.forks.channel] if self.status is None else []
+        ends += [self.wire] if self.wire_open else []
+        ends += [self.output] if self.output != -1 else []
+        ready, _, _ = select.select(ends, [], [], max(seconds, 0))
+        if self.output in ready:
+            data = os.read(self.output, 65536)
+            self.tail = (self.tail + data)[-RING_BYTES:]
+            if not data:
+                os.close(self.output)
+                self.output = -1
+        if self.wire in ready:
+            self._listen(on_event)
+        if self.forks.channel in ready:
+            for message in self.forks.lines():
+                if message.get("pid") == self.pid and "status" in message:
+                    self.status = message["status"]
+
+    def _listen(self, on_event: Callable[[Event], None]) -> None:
+        try:
+            data = self.wire.recv(1 << 20)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            self.wire_open = False
+            return
+        self.said += data
+        *complete, rest = self.said.split(b"\n")
+        self.said = bytearray(rest)
+        for line in complete:
+            event = json.loads(line)
+            if event["event"] == "end":
+                self.done = True
+            else:
+                on_event(event)
+
+
+def converse(
+    request: Mapping[str, Any],
+    on_event: Callable[[Event], None],
+    members: int = 1,
+    timeout_s: float = 300.0,
+    deadline: float | None = None,
+    spawn: bool = False,
+) -> Ending:
+    """Send a request to a fresh child and hand over its events until it ends, a member's time is up, or the deadline passes."""
+    child = _start(request, members, spawn)
+    kind, leave_by = "", float("inf")
+    try:
+        while child.status is None and not kind:
+            now = time.monotonic()
+            if child.done:
+                leave_by = min(leave_by, now + _GRACE_S)
+                if now >= leave_by:
+                    break
+                wait = leave_by - now
+            else:
+                kind, wait = _verdict(child.board, timeout_s, deadline, now)
+            if not kind:
+                child.pump(min(wait, 60.0), on_event)
+        member = child.board.current
+        _drain(child, on_event)
+    finally:
+        _end(child)
+    if child.done:
+        kind = "end"
+    status = child.status if not kind else None
+    return Ending(kind or "died", member, status, child.tail.decode(errors="replace"))
+
+
+def _verdict(board: Board, timeout_s: float, deadline: float | None, now: float) -> tuple[str, float]:
+    """('timeout' | 'deadline' | '', seconds until it has to be asked again)."""
+    if deadline is not None and now >= deadline:
+        return "deadline", 0.0
+    wait = 60.0 if deadline is None else deadline - now
+    current = board.current
+    if current < 0:
+        return "", min(wait, timeout_s)
+    left = timeout_s - board.spent_s(current)
+    if left > 0:
+        return "", min(wait, left)
+    time.sleep(0.02)  # a turn may have changed between two reads: ask again before the kill
+    if board.current == current and board.spent_s(current) >= timeout_s:
+        return "timeout", 0.0
+    return "", 0.01
+
+
+def _start(request: Mapping[str, Any], members: int, spawn: bool) -> _Child:
+    forks = running_server()
+    ours, theirs = socket.socketpair()
+    read, write = os.pipe()
+    with tempfile.TemporaryFile() as page:
+        board = create(page.fileno(), members)
+        order = {"cwd": os.getcwd(), "path": server.import_path(), "spawn": spawn, "server": forks.process.pid}
+        line = json.dumps(order).encode() + b"\n"
+        socket.send_fds(forks.channel, [line], [theirs.fileno(), write, page.fileno()])
+    theirs.close()
+    os.close(write)
+    try:
+        pid = _await(forks, "pid", _START_S)["pid"]
+    except BaseException:
+        ours.close()
+        os.close(read)
+        raise
+    child = _Child(pid, forks, ours, read, board)
+    with contextlib.suppress(BrokenPipeError):  # it died before it read: the conversation will find out
+        ours.sendall(json.dumps(request).encode() + b"\n")
+    return child
+
+
+def _drain(child: _Child, on_event: Callable[[Event], None]) -> None:
+    """What the child had said before it ended and is not read yet (bounded: it may be talking still)."""
+    for _ in range(2 * RING_BYTES // 4096):
+        ends: list[Any] = [child.wire] if child.wire_open else []
+        ends += [child.output] if child.output != -1 else []
+        if not ends or not select.select(ends, [], [], 0)[0]:
+            return
+        child.pump(0, on_event)
+
+
+def _end(child: _Child) -> None:
+    """Kill the group (the child, and what it may have started), collect the status, close everything."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    if child.status is None:
+        with contextlib.suppress(ProcessLookupError):  # it may not have its own group yet
+            os.kill(child.pid, signal.SIGKILL)
+    deadline = time.monotonic() + _GRACE_S
+    try:
+        while child.status is None and time.monotonic() < deadline:
+            child.pump(deadline - time.monotonic(), lambda _: None)
+    finally:
+        child.wire.close()
+        if child.output != -1:
+            os.close(child.output)
+            child.output = -1
+
+
+def last_lines(output: str, lines: int = 12, characters: int = 2000) -> str:
+    """The end of a child's output, for `detail`."""
+    return "\n".join(output.strip().splitlines()[-lines:])[-characters:]

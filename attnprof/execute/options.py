@@ -1,0 +1,43 @@
+"""What the caller may choose about a run, and what it is told while the run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from attnprof.records import Case
+
+
+@dataclass(frozen=True)
+class Options:
+    """Budgets and bounds of a run. Seconds and bytes.
+
+    budget_s: sampling time per case. run_budget_s: the whole measuring phase, None for no bound. timeout_s: per case and child,
+    start of the child excluded. min_samples: fewer than these are no measurement. memory_bytes: what a child on the CPU may
+    allocate, None for what the machine has available. start: 'fork' (from the preloaded server), 'spawn' (a fresh
+    interpreter) or 'auto'. tracer: where a child finds the function Case -> Counts.
+    """
+
+    budget_s: float = 5.0
+    run_budget_s: float | None = None
+    timeout_s: float = 300.0
+    max_rel_ci: float = 0.01
+    min_samples: int = 10
+    seed: int = 0
+    memory_bytes: int | None = None
+    start: str = "auto"
+    tracer: str = "attnprof.profiling.trace:trace_case"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step of a run: `done` of `total` cases of this stage are through; `case` is the latest; `text` is for people."""
+
+    stage: str  # trace, measure, memory, warning
+    done: int = 0
+    total: int = 0
+    case: Case | None = None
+    text: str = ""
+
+
+Listener = Callable[[Progress], None]

@@ -1,0 +1,130 @@
+"""The fork server: a process that has imported torch once and forks a child per request.
+
+Not `multiprocessing`'s: that one imports the caller's `__main__` again in every child, which runs a user's unguarded script
+twice. This one runs nothing but `serve`. It never runs an op nor touches CUDA, so its forks may; where CUDA is found
+initialised, or 'spawn' is asked for, the fork becomes a fresh interpreter.
+
+Wire: the parent sends one JSON line with three file descriptors (requests and answers, output, board); the server answers
+{"pid": n} and, when that child has ended, {"pid": n, "status": wait status}. It leaves when the parent's end closes, and the
+kernel then kills what it forked (PR_SET_PDEATHSIG).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import warnings
+from typing import Any, NoReturn
+
+_PR_SET_PDEATHSIG = 1
+_WORKER = "attnprof.worker"
+
+
+def serve(descriptor: int) -> None:
+    """Fork on request until the parent closes its end."""
+    channel = socket.socket(fileno=descriptor)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    awake, wake = os.pipe()
+    for end in (awake, wake):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)  # fork beside the idle threads of a maths library
+    importlib.import_module(_WORKER)
+    channel.sendall(b'{"ready": true}\n')
+    while True:
+        ready, _, _ = select.select([channel, awake], [], [])
+        if awake in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(awake, 4096)
+            _reap(channel)
+        if channel in ready:
+            data, descriptors, _, _ = socket.recv_fds(channel, 65536, 3)
+            if not data:
+                return
+            while not data.endswith(b"\n"):
+                data += channel.recv(65536)
+            request = json.loads(data)
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                for end in (awake, wake):
+                    os.close(end)
+                channel.close()
+                _become_child(request, descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            channel.sendall(json.dumps({"pid": pid}).encode() + b"\n")
+
+
+def _reap(channel: socket.socket) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        channel.sendall(json.dumps({"pid": pid, "status": status}).encode() + b"\n")
+
+
+def _become_child(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
+    """Own session, dies with the server, no core dump, output captured, then the worker. Never returns."""
+    code = 70
+    try:
+        os.setsid()
+        _die_with_parent(request["server"])
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _, output, _ = descriptors
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.close(null)
+        os.close(output)
+        os.chdir(request["cwd"])
+        sys.path[:] = request["path"]
+        wire, board = descriptors[0], descriptors[2]
+        torch = sys.modules.get("torch")
+        if request["spawn"] or (torch is not None and torch.cuda.is_initialized()):
+            for descriptor in (wire, board):
+                os.set_inheritable(descriptor, True)
+            os.execv(sys.executable, [sys.executable, "-c", _boot(f"from {_WORKER} import main; main({wire}, {board})")])
+        code = importlib.import_module(_WORKER).main(wire, board)
+    except BaseException as error:  # noqa: BLE001 - the child must end here whatever happens
+        with contextlib.suppress(OSError):
+            os.write(2, f"{type(error).__name__}: {error}\n".encode())
+    finally:
+        os._exit(code)
+
+
+def _die_with_parent(server: int) -> None:
+    """Have the kernel kill this process when the server ends (Linux); leave at once where it has ended already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != server:
+        os._exit(70)
+
+
+def import_path() -> list[str]:
+    """This process's import path; the current folder by name."""
+    return [entry or os.getcwd() for entry in sys.path]
+
+
+def _boot(code: str) -> str:
+    return f"import sys; sys.path[:] = {import_path()!r}; {code}"
+
+
+def boot_server(descriptor: int) -> list[str]:
+    """The command that starts the server with this process's import path."""
+    return [sys.executable, "-c", _boot(f"from {__name__} import serve; serve({descriptor})")]

@@ -1,0 +1,87 @@
+"""Spec -> Cases, in a stable order; choosing among them; grouping them into blocks. Pure.
+
+Order: batch, channels, frames, hw, dtype, settings, mode from outer to inner, the entries and their arguments innermost, so
+that the members of a block (cases that are timed interleaved) stand together.
+
+A case's settings hold `sdpa` always, because it decides how attention is counted, and the others only where they differ from
+their default: a spec that spells a default out asks the same question, and has the same key, as one that does not.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from attnprof.errors import NothingSelectedError, UsageError
+from attnprof.records import Case, Shape
+from attnprof.spec import Spec, label_of, size_problem, variants
+
+DEFAULT_SETTINGS = {"memory_format": "contiguous", "compile": False, "autocast": "none", "threads": None}
+_KEY_PREFIX = 6  # characters of a key that select by it; fewer may be a word
+_NAMED = 20
+
+
+def expand(spec: Spec, device: str) -> tuple[Case, ...]:
+    """Every case of a spec on one device. Raises UsageError where the sweep is too large, before anything is expanded."""
+    sentence = size_problem(spec)
+    if sentence:
+        raise UsageError(sentence)
+    outer = itertools.product(_shapes(spec), spec.dtype, _settings(spec), spec.modes)
+    members = [(entry, label, args) for entry in spec.entries for label, args in variants(entry)]
+    return tuple(
+        Case(entry.mechanism, label, _plain(args), shape, dtype, mode, device, None, settings)
+        for shape, dtype, settings, mode in outer
+        for entry, label, args in members
+    )
+
+
+def _shapes(spec: Spec) -> Iterator[Shape]:
+    for batch, channels, frames, (height, width) in itertools.product(spec.batch, spec.channels, spec.frames, spec.hw):
+        yield Shape(batch, channels, height, width, frames)
+
+
+def _settings(spec: Spec) -> list[dict[str, Any]]:
+    """The settings of every combination: `sdpa`, and what differs from its default."""
+    found = []
+    for sdpa, *values in itertools.product(spec.sdpa, *(getattr(spec, name) for name in DEFAULT_SETTINGS)):
+        pairs = zip(DEFAULT_SETTINGS, values, strict=True)
+        found.append({"sdpa": sdpa, **{name: value for name, value in pairs if value != DEFAULT_SETTINGS[name]}})
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, so that a case equals what is read back from its JSON."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def select(cases: Sequence[Case], only: Sequence[str]) -> tuple[Case, ...]:
+    """The cases that any of the globs matches: label (with or without its [arguments]), name, family/name, or start of the key.
+
+    No globs: all cases. Raises NothingSelectedError, naming what there is, where nothing matches.
+    """
+    chosen = tuple(case for case in cases if not only or any(_matches(case, glob) for glob in only))
+    if not chosen:
+        labels = list(dict.fromkeys(case.label for case in cases))
+        named = ", ".join(labels[:_NAMED]) + (f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else "")
+        wanted = " or ".join(repr(glob) for glob in only) or "an empty plan"
+        raise NothingSelectedError(f"nothing matches {wanted}: there is {named or 'no case'}.")
+    return chosen
+
+
+def _matches(case: Case, glob: str) -> bool:
+    names = (case.label, case.label.partition("[")[0], case.mechanism, label_of(case.mechanism))
+    if any(name == glob or fnmatchcase(name, glob) for name in names):
+        return True
+    return len(glob) >= _KEY_PREFIX and set(glob) <= set("0123456789abcdef") and case.key.startswith(glob)
+
+
+def blocks(cases: Sequence[Case]) -> tuple[tuple[Case, ...], ...]:
+    """Cases grouped by `Case.block`, in the order in which each block is first met."""
+    found: dict[Any, list[Case]] = {}
+    for case in cases:
+        found.setdefault(case.block, []).append(case)
+    return tuple(tuple(members) for members in found.values())

@@ -1,0 +1,1 @@
+"""Counting and measuring: traces on tensors without data, memory ledgers, timing on a device."""

@@ -1,0 +1,188 @@
+"""Which kernel scaled dot-product attention runs, and composite ops that a dispatch mode would change.
+
+On meta tensors F.scaled_dot_product_attention decomposes to the math path: right MACs, wrong memory (50 times too much for a
+multi-head attention at 97x97). While a trace runs the op is overridden for meta tensors and sent to the fused ATen op that the
+target would choose, by torch's own rules (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp and sdp_utils_cpp.cpp):
+
+    target cuda   flash (float16/bfloat16, no mask, head size <= 256), else efficient (fused for float32 too), else math
+    target cpu    flash_for_cpu, else math
+
+`sdpa='math'` or `'fused'` forces it. `linear` is overridden as well: under a dispatch mode torch adds the bias of a
+non-contiguous input out of place, while eager adds it in place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import Library
+
+from attnprof.errors import UsageError
+
+aten = torch.ops.aten
+_HALF = (torch.float16, torch.bfloat16)
+BACKENDS = ("auto", "math", "fused")
+
+
+@contextmanager
+def overrides(target: str, sdpa: str) -> Iterator[None]:
+    """Within: SDPA on meta tensors takes the kernel of `target`; nn.MultiheadAttention's opaque fast path is off."""
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    library = Library("aten", "IMPL")  # noqa: TOR901
+
+    def attention(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        *,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        options = _Options(attn_mask, dropout_p, is_causal, scale, enable_gqa)
+        return _attend(query, key, value, options, target, sdpa)
+
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        library.impl("scaled_dot_product_attention", attention, "AutogradMeta")
+        library.impl("linear", _linear, "AutogradMeta")
+        yield
+    finally:
+        library._destroy()
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+
+
+class _Options:
+    """The arguments of SDPA beside q, k and v."""
+
+    __slots__ = ("causal", "dropout", "gqa", "mask", "scale")
+
+    def __init__(self, mask: Tensor | None, dropout: float, causal: bool, scale: float | None, gqa: bool) -> None:
+        self.mask, self.dropout, self.causal, self.scale, self.gqa = mask, dropout, causal, scale, gqa
+
+
+def choose(query: Tensor, key: Tensor, value: Tensor, options: Any, target: str, sdpa: str) -> str:
+    """'flash', 'efficient', 'flash_for_cpu' or 'math': the kernel that `target` runs for these arguments."""
+    if sdpa == "math":
+        return "math"
+    if target == "cpu":
+        kernel = "flash_for_cpu" if _cpu_flash(query, key, value, options) else "math"
+    elif _flash(query, key, value, options):
+        kernel = "flash"
+    else:
+        kernel = "efficient" if _efficient(query, key, value, options) else "math"
+    if sdpa == "fused" and kernel == "math":
+        raise UsageError(
+            "sdpa: fused was asked for, but no fused kernel takes this call "
+            f"(q {tuple(query.shape)}, k {tuple(key.shape)}, v {tuple(value.shape)}, {query.dtype}). Use sdpa: auto or math."
+        )
+    return kernel
+
+
+def _fused_shapes(query: Tensor, key: Tensor, value: Tensor, gqa: bool) -> bool:
+    """4-D, one batch size, equal heads (or whole groups with GQA), nothing empty, last dimension contiguous."""
+    tensors = (query, key, value)
+    if any(t.dim() != 4 or t.numel() == 0 or (t.stride(3) != 1 and t.shape[3] != 1) for t in tensors):
+        return False
+    if len({t.shape[0] for t in tensors}) != 1 or len({t.dtype for t in tensors}) != 1:
+        return False
+    if gqa:
+        return key.shape[1] == value.shape[1] and query.shape[1] % key.shape[1] == 0
+    return query.shape[1] == key.shape[1] == value.shape[1]
+
+
+def _needs_grad(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def _flash(query: Tensor, key: Tensor, value: Tensor, options: Any) -> bool:
+    sizes = {t.shape[-1] for t in (query, key, value)}
+    return (
+        query.dtype in _HALF
+        and options.mask is None
+        and _fused_shapes(query, key, value, options.gqa)
+        and len(sizes) == 1
+        and query.shape[-1] <= 256
+        and not (options.causal and query.shape[2] != key.shape[2])
+    )
+
+
+def _efficient(query: Tensor, key: Tensor, value: Tensor, options: Any) -> bool:
+    alignment = 8 if query.dtype in _HALF else 4
+    return (
+        query.dtype in (*_HALF, torch.float32)
+        and not options.gqa
+        and _fused_shapes(query, key, value, gqa=False)
+        and query.shape[3] == key.shape[3]
+        and query.shape[3] % alignment == 0
+        and value.shape[3] % alignment == 0
+    )
+
+
+def _cpu_flash(query: Tensor, key: Tensor, value: Tensor, options: Any) -> bool:
+    mask = options.mask
+    if mask is not None and (mask.dim() not in (2, 4) or _needs_grad(mask) or (mask.dtype not in (torch.bool, query.dtype))):
+        return False
+    return (
+        query.dtype in (*_HALF, torch.float32, torch.float64)
+        and options.dropout == 0.0
+        and _fused_shapes(query, key, value, options.gqa)
+        and query.shape[3] == key.shape[3] == value.shape[3]
+    )
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, options: _Options, target: str, sdpa: str) -> Tensor:
+    kernel = choose(query, key, value, options, target, sdpa)
+    mask = options.mask
+    if mask is not None and mask.dtype == torch.bool and kernel != "math":
+        mask = torch.where(mask, query.new_zeros(()), query.new_full((), -math.inf))
+    if kernel == "math":
+        out: Tensor = torch._scaled_dot_product_attention_math(
+            query, key, value, options.mask, options.dropout, options.causal, scale=options.scale, enable_gqa=options.gqa
+        )[0]
+        return out
+    if kernel == "flash":
+        return _flash_padded(query, key, value, options)
+    if kernel == "efficient":
+        if mask is not None:
+            mask = mask.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
+        save = _needs_grad(query, key, value, mask)
+        out = aten._scaled_dot_product_efficient_attention(
+            query, key, value, mask, save, options.dropout, options.causal, scale=options.scale
+        )[0]
+        return out
+    out = aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, options.dropout, options.causal, attn_mask=mask, scale=options.scale
+    )[0]
+    return out
+
+
+def _flash_padded(query: Tensor, key: Tensor, value: Tensor, options: _Options) -> Tensor:
+    """The flash kernel wants head sizes that are multiples of 8: torch pads, and slices the output."""
+    size = query.shape[3]
+    scale = options.scale if options.scale is not None else 1 / math.sqrt(size)
+    if size % 8:
+        query, key, value = (torch.nn.functional.pad(t, (0, 8 - size % 8)) for t in (query, key, value))
+    out: Tensor = aten._scaled_dot_product_flash_attention(
+        query, key, value, options.dropout, options.causal, False, scale=scale
+    )[0]
+    return out[..., :size] if size % 8 else out
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """aten::linear as eager runs it (aten/src/ATen/native/Linear.cpp)."""
+    if bias is None:
+        return torch.matmul(x, weight.t())
+    if x.dim() == 2:
+        return torch.addmm(bias, x, weight.t())
+    if x.dim() == 3 and x.is_contiguous() and not x.is_cuda:
+        flat = torch.addmm(bias, x.reshape(-1, x.shape[-1]), weight.t())
+        return flat.view(*x.shape[:-1], flat.shape[-1])
+    return torch.matmul(x, weight.t()).add_(bias)

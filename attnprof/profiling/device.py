@@ -1,0 +1,326 @@
+"""The machine: which device, how much memory, how fast, what it is called, what disturbed it.
+
+Importing this module imports no torch: the parent asks NVML and the kernel. Functions that need torch say so and are called
+in children only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from attnprof.errors import UsageError
+
+_DEFAULT_CACHE = 16 * 2**20
+_BAD_CLOCK_REASONS = {0x8: "hardware slowdown", 0x20: "software thermal slowdown", 0x40: "hardware thermal", 0x80: "power brake"}
+_POWER_CAP = 0x4
+
+
+def resolve_device(wanted: str) -> str:
+    """'auto', 'cpu', 'cuda', 'cuda:N', 'none' -> a concrete name, by NVML alone: torch in a child has the last word."""
+    if wanted in ("none", "cpu"):
+        return wanted
+    if wanted == "cuda":
+        return "cuda:0"
+    if re.fullmatch(r"cuda:\d+", wanted):
+        return wanted
+    if wanted == "auto":
+        with _nvml() as nvml:
+            return "cuda:0" if nvml is not None and nvml.nvmlDeviceGetCount() > 0 else "cpu"
+    raise UsageError(f"there is no device '{wanted}': auto, cpu, cuda:0 or none.")
+
+
+@contextlib.contextmanager
+def _nvml() -> Iterator[Any]:
+    """The NVML module, initialised; None without a driver."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # noqa: BLE001 - NVMLError needs the module; any failure means no GPU that could be asked
+        yield None
+        return
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def usable(device: str) -> tuple[bool, str]:
+    """(whether this torch can use it, why not). Imports torch."""
+    if not device.startswith("cuda"):
+        return device == "cpu", "" if device == "cpu" else f"'{device}' is no device to measure on"
+    import torch
+
+    if not torch.cuda.is_available():
+        built = "" if torch.version.cuda else ": this torch is built without CUDA"
+        return False, f"torch cannot use {device}{built}"
+    count = torch.cuda.device_count()
+    index = int(device.partition(":")[2] or 0)
+    return index < count, "" if index < count else f"there is no {device}: torch sees {count} CUDA device(s)"
+
+
+def available_bytes() -> int:
+    """Main memory that can be had without swapping, within the control group's limit."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        facts = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith("kB")}
+        available = facts["MemAvailable"]
+    except (OSError, KeyError):
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        with contextlib.suppress(OSError, ValueError):
+            root = Path("/sys/fs/cgroup")
+            left = int((root / limit).read_text(encoding="ascii")) - int((root / used).read_text(encoding="ascii"))
+            available = min(available, max(left, 0))
+    return available
+
+
+def free_bytes(device: str) -> int:
+    """Memory of a device that is free now. Imports torch for CUDA."""
+    if not device.startswith("cuda"):
+        return available_bytes()
+    if not usable(device)[0]:
+        return 0
+    import torch
+
+    return int(torch.cuda.mem_get_info(device)[0])
+
+
+def cache_bytes(device: str = "cpu") -> int:
+    """Size of the last cache before memory: L2 of a GPU (imports torch), the last level of the CPU."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0)) or 64 * 2**20
+    sizes = [_DEFAULT_CACHE]
+    for entry in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            text = entry.read_text(encoding="ascii").strip()
+            sizes.append(int(text[:-1]) * {"K": 2**10, "M": 2**20}[text[-1]])
+    return max(sizes)
+
+
+def _lock(name: str, wait: bool) -> int | None:
+    """An advisory lock that lasts as long as this process; None when another process has it."""
+    path = Path(tempfile.gettempdir()) / f"attnprof-{os.getuid()}-{name}.lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+_pinned: set[int] | None = None
+
+
+def pin_cores(threads: int) -> None:
+    """Keep this process on `threads` cores that no other measurement has, where there are as many; once per process."""
+    global _pinned
+    if _pinned is not None or not hasattr(os, "sched_setaffinity"):
+        return
+    _pinned = set()
+    for core in sorted(os.sched_getaffinity(0), reverse=True):
+        if len(_pinned) < threads and _lock(f"cpu{core}", wait=False) is not None:
+            _pinned.add(core)
+    if len(_pinned) == threads:
+        os.sched_setaffinity(0, _pinned)
+    else:
+        _pinned = set()
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What a timing depends on: versions, machine, flags. No user or host name. Imports torch."""
+    import torch
+
+    facts: dict[str, Any] = {
+        "device": device,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "os": f"{platform.system()} {platform.release()}",
+        "machine": hashlib.sha256(platform.node().encode()).hexdigest()[:12],
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "load_1m": round(os.getloadavg()[0], 2),
+    }
+    if device.startswith("cuda") and usable(device)[0]:
+        properties = torch.cuda.get_device_properties(device)
+        facts |= {
+            "gpu": properties.name,
+            "gpu_memory_bytes": properties.total_memory,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "driver": _driver(),
+        }
+    return facts
+
+
+def flags() -> dict[str, Any]:
+    """The process-wide flags as they are set now. Imports torch."""
+    import torch
+
+    return {
+        "threads": torch.get_num_threads(),
+        "pinned_cores": sorted(_pinned or ()),
+        "matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
+        "cudnn_tf32": torch.backends.cudnn.allow_tf32,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "cudnn_deterministic": torch.backends.cudnn.deterministic,
+    }
+
+
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _driver() -> str | None:
+    with _nvml() as nvml:
+        return None if nvml is None else str(nvml.nvmlSystemGetDriverVersion())
+
+
+@dataclass
+class Watch:
+    """What a GPU was seen doing around a block. `facts` for the environment, `warnings` for the timings."""
+
+    device: str
+    uuid: str = ""
+    snapshots: list[dict[str, Any]] = field(default_factory=list)
+
+    def look(self) -> None:
+        """Take a snapshot: clocks, temperature, power, reasons for slow clocks, other processes."""
+        with _nvml() as nvml:
+            if nvml is None or not self.uuid:
+                return
+            handle = nvml.nvmlDeviceGetHandleByUUID(self.uuid)
+            readings: dict[str, Callable[[], Any]] = {
+                "sm_clock_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
+                "max_sm_clock_mhz": lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM),
+                "temperature_c": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+                "power_w": lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+                "slow_clock_reasons": lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
+                "other_processes": lambda: sum(
+                    process.pid != os.getpid() for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+                ),
+            }
+            snapshot: dict[str, Any] = {}
+            for name, read in readings.items():
+                with contextlib.suppress(nvml.NVMLError):  # not every GPU answers every question
+                    snapshot[name] = read()
+            self.snapshots.append(snapshot)
+
+    def facts(self) -> dict[str, Any]:
+        """{'gpu_state': [before, after]}, or nothing on the CPU."""
+        return {"gpu_state": self.snapshots} if self.snapshots else {}
+
+    def warnings(self) -> tuple[str, ...]:
+        """What may have disturbed the block so far."""
+        found: list[str] = []
+        reasons = 0
+        for snapshot in self.snapshots:
+            reasons |= snapshot.get("slow_clock_reasons", 0)
+        found += [f"the GPU slowed down: {name}" for bit, name in _BAD_CLOCK_REASONS.items() if reasons & bit]
+        if reasons & _POWER_CAP:
+            found.append("the GPU's clock was held by its power cap")
+        if any(snapshot.get("other_processes") for snapshot in self.snapshots):
+            found.append("another process was using the GPU")
+        return tuple(found)
+
+
+@contextlib.contextmanager
+def watch(device: str) -> Iterator[Watch]:
+    """Have a GPU for oneself (lock by UUID: other attnprof runs wait) and look at it before; the CPU needs neither."""
+    watched = Watch(device)
+    if device.startswith("cuda"):
+        import torch
+
+        watched.uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+        lock = _lock(watched.uuid, wait=True)
+        watched.look()
+        try:
+            yield watched
+        finally:
+            if lock is not None:
+                os.close(lock)
+    else:
+        yield watched
+
+
+def energy_counter_j(device: str) -> float | None:
+    """The GPU's energy counter in joules; None where it has none. Imports torch."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    with _nvml() as nvml:
+        if nvml is None:
+            return None
+        try:
+            handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+            return float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
+        except nvml.NVMLError:
+            return None
+
+
+def probe(device: str, dtypes: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Rates per dtype for a roofline: MACs and bytes per second, seconds per op. About 0.2 s each. Imports torch."""
+    import torch
+
+    cuda = device.startswith("cuda")
+    if not cuda:
+        torch.set_num_threads(1)
+        pin_cores(1)
+    size = 4096 if cuda else 256
+    rates: dict[str, dict[str, float]] = {}
+    for name in dtypes:
+        dtype = getattr(torch, name)
+        matrix = torch.ones(size, size, device=device, dtype=dtype)
+        block = torch.ones((256 if cuda else 16) * 2**20 // dtype.itemsize, device=device, dtype=dtype)
+        dot = torch.ones(8, device=device, dtype=dtype)
+        product = _seconds(lambda m=matrix: m @ m, cuda)  # type: ignore[misc]
+        copy = _seconds(lambda b=block: b + 1, cuda)  # type: ignore[misc]
+        tiny = _seconds(lambda d=dot: d + 1, cuda)  # type: ignore[misc]
+        rates[name] = {
+            "macs_per_s": size**3 / product,
+            "bytes_per_s": 2 * block.numel() * dtype.itemsize / copy,
+            "op_s": tiny,
+        }
+    return rates
+
+
+def _seconds(work: Callable[[], Any], cuda: bool, repeats: int = 5) -> float:
+    import torch
+
+    samples = []
+    for _ in range(repeats + 2):
+        began = time.perf_counter()
+        work()
+        if cuda:
+            torch.cuda.synchronize()
+        samples.append(time.perf_counter() - began)
+    return max(statistics.median(samples[2:]), 1e-9)
+
+
+def python_version() -> str:
+    """'3.11.7'."""
+    return sys.version.split()[0]

@@ -1,0 +1,139 @@
+"""Modules for tracing: built without data, or a user's own module put on meta for the length of a trace and put back.
+
+`on_meta` swaps every parameter, buffer and tensor attribute for a meta tensor of the same size and restores each module's
+attributes afterwards, so that whatever the forward assigned, updated or accumulated is gone: no hooks, buffers, grads or modes
+are left behind, and the random states of torch, numpy and Python are put back.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnprof import mechanisms
+from attnprof.errors import AttnprofError
+from attnprof.records import Case, Mechanism, TensorSpec
+
+DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16", "float64", "int64", "int32", "bool")}
+
+
+def load(case: Case) -> Mechanism:
+    """The Mechanism of a case: from the catalogue, or the user's own class (runs the user's code)."""
+    return mechanisms.load_imported(case.mechanism) if case.imported else mechanisms.load(case.mechanism)
+
+
+def build_on_meta(mechanism: Mechanism, case: Case, mode: Any) -> nn.Module:
+    """The case's module without data; built under `mode` (a Tracer that does not count). Falls back to real memory."""
+    try:
+        with mode:
+            module: nn.Module = mechanisms.build(mechanism, case.shape, case.args)
+    except AttnprofError:
+        raise
+    except Exception:
+        module = mechanisms.build(mechanism, case.shape, case.args)
+    if not isinstance(module, nn.Module):
+        raise AttnprofError(f"{case.mechanism} builds a {type(module).__name__}, not a torch.nn.Module.")
+    dtype = DTYPES[case.dtype]
+    if dtype is not torch.float32 or case.settings.get("memory_format") == "channels_last":
+        memory_format = torch.channels_last if case.settings.get("memory_format") == "channels_last" else None
+        with mode:
+            module = module.to(dtype=dtype, memory_format=memory_format) if memory_format else module.to(dtype=dtype)
+    return module.train(case.mode == "training")
+
+
+def meta_input(spec: TensorSpec, dtype: torch.dtype, requires_grad: bool, channels_last: bool = False) -> Tensor:
+    """An input without data."""
+    kind = DTYPES[spec.dtype] if spec.dtype else dtype
+    memory_format = torch.channels_last if channels_last and len(spec.shape) == 4 else torch.contiguous_format
+    tensor = torch.empty(spec.shape, dtype=kind, device="meta", memory_format=memory_format)
+    return tensor.requires_grad_(requires_grad and kind.is_floating_point)
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Put back the random states of torch's CPU generator, of numpy (where loaded) and of Python."""
+    torch_state, python_state = torch.get_rng_state(), random.getstate()
+    numpy = sys.modules.get("numpy")
+    numpy_state = numpy.random.get_state() if numpy is not None and hasattr(numpy, "random") else None
+    try:
+        yield
+    finally:
+        torch.set_rng_state(torch_state)
+        random.setstate(python_state)
+        if numpy is not None and numpy_state is not None:
+            numpy.random.set_state(numpy_state)
+
+
+@contextmanager
+def swapped(module: nn.Module, replace: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Every parameter, buffer and tensor attribute replaced (shared ones once); all attributes put back afterwards."""
+    saved = [(part, dict(part.__dict__)) for part in module.modules()]
+    memo: dict[int, Tensor] = {}
+
+    def swap(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            if id(value) not in memo:
+                memo[id(value)] = _same_kind(value, replace(value))
+            return memo[id(value)]
+        if type(value) in (list, tuple):
+            return type(value)(swap(item) for item in value)
+        if type(value) is dict:
+            return {name: swap(item) for name, item in value.items()}
+        return value
+
+    try:
+        for part, attributes in saved:
+            for name, value in attributes.items():
+                if name == "_modules":
+                    part.__dict__[name] = dict(value)
+                elif name in ("_parameters", "_buffers"):
+                    part.__dict__[name] = {key: swap(tensor) for key, tensor in value.items()}
+                elif isinstance(value, (Tensor, list, tuple, dict)) and not name.startswith("_forward") and "hooks" not in name:
+                    part.__dict__[name] = swap(value)
+        yield
+    finally:
+        for part, attributes in saved:
+            part.__dict__.clear()
+            part.__dict__.update(attributes)
+
+
+def _same_kind(old: Tensor, new: Tensor) -> Tensor:
+    if isinstance(old, nn.Parameter):
+        return nn.Parameter(new, requires_grad=old.requires_grad)
+    return new.requires_grad_(old.requires_grad) if new.is_leaf and old.is_leaf else new
+
+
+def to_meta(tensor: Tensor) -> Tensor:
+    """A meta tensor of the same size, strides and dtype."""
+    if tensor.is_meta:
+        return tensor.detach()
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+
+
+def private_copy(tensor: Tensor) -> Tensor:
+    """For a real run: the same values in tensors that the run may change without touching the user's."""
+    return tensor.detach() if isinstance(tensor, nn.Parameter) else tensor.detach().clone()
+
+
+def names_of(module: nn.Module) -> dict[int, str]:
+    """{id(submodule): dotted path}; a module reached twice keeps its first name."""
+    return {id(part): name for name, part in module.named_modules()}
+
+
+def materialise(module: nn.Module, inputs: Sequence[Any]) -> tuple[Any, ...]:
+    """Real inputs for meta ones: seeded normal values."""
+    generator = torch.Generator().manual_seed(0)
+
+    def real(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.is_meta:
+            filled = torch.randn(value.shape, generator=generator).to(value.dtype)
+            return filled.requires_grad_(value.requires_grad)
+        return value
+
+    return tuple(real(value) for value in inputs)

@@ -1,0 +1,350 @@
+"""Latency of the members of one block, interleaved in one process.
+
+Protocol (pyperf's steady-state test, nvbench's stopping rules, medians with order-statistic intervals): build every member and
+look at its outputs; warm each up until two halves of its latest launches agree; then rounds, each timing every active member
+once in a fresh random order, so that what disturbs the machine disturbs all of them. A member is done when the relative 95 %
+half width of its median is small ('interval'), when its noise and median no longer move ('stable'), or when its time is over
+('budget'). Caches are flushed outside the timed window, gradients dropped, the garbage collector off; every sample is kept.
+
+CPU: wall clock. CUDA: an event pair around each pass, launches hidden behind a short device sleep where the pass is short.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnprof import stats
+from attnprof.profiling import device as devices
+from attnprof.profiling.prepare import Prepared, backward, conditions, first_pass, forward, prepare, reset
+from attnprof.records import NOT_MEASURED_BUDGET, Case, Timing
+
+_SHORT_S = 100e-6  # a CUDA pass below this is launched behind a sleep
+_LONGEST_SLEEP_S = 5e-3
+_SLOW_S = 0.05  # a pass above this gets the short warm-up
+_WARMUP_LAUNCHES = 200
+_FLUSH_LIMIT_S = 0.05
+_TIMEOUT_SHARE = 0.8  # sampling stops before the parent would call it a hang
+_MIN_SAMPLING_S = 0.5
+_STABLE_SAMPLES, _STABLE_CHECKS, _STABLE_SPREAD = 64, 8, 0.05
+_ENERGY_S = 0.5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bounds of one block. `deadline_s` counts from the start of the child's work; None is no bound."""
+
+    block: str
+    budget_s: float = 5.0
+    min_samples: int = 10
+    max_rel_ci: float = 0.01
+    timeout_s: float = 300.0
+    deadline_s: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Turns:
+    """How this process says whose turn it is (and learns what a member has used), and when its work began."""
+
+    turn_to: Callable[[int], None]
+    spent_s: Callable[[int], float]
+    began: float
+
+
+@dataclass
+class Member:
+    """One case of the block and what was sampled of it so far."""
+
+    case: Case
+    index: int
+    prepared: Prepared
+    gradients: list[Tensor] | None
+    estimate_s: float
+    samples: list[float] = field(default_factory=list)
+    rounds: list[int] = field(default_factory=list)
+    host_s: list[float] = field(default_factory=list)
+    warmup: int = 0
+    converged: bool = False
+    sampling_s: float = 0.0
+    next_check: int = 0
+    checks: list[tuple[float, float]] = field(default_factory=list)  # (median, MAD over median)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a member: a timing, or why there is none."""
+
+    case: Case
+    timing: Timing | None
+    detail: str = ""
+    energy_j: float | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class MemberError(Exception):
+    """A member's module raised while it was timed."""
+
+    def __init__(self, case: Case, cause: BaseException) -> None:
+        super().__init__(str(cause))
+        self.case, self.cause = case, cause
+
+
+def prepare_member(case: Case, index: int, plan: Plan) -> Member | str:
+    """Build a case and run it once: a member, or why its output is invalid. Raises what the user's module raises."""
+    prepared = prepare(case, plan.seed)
+    with conditions(case):
+        gradients, invalid = first_pass(prepared)
+        if invalid:
+            return invalid
+        member = Member(case, index, prepared, gradients, 0.0)
+        member.estimate_s = _window(member)[0]
+    return member
+
+
+def run_rounds(members: Sequence[Member], plan: Plan, turns: Turns, warnings: Callable[[], tuple[str, ...]]) -> Iterator[Outcome]:
+    """Warm up and sample every member; each outcome as soon as it is final. Raises MemberError."""
+    if not members:
+        return
+    flush, cold = _flush(members[0].case)
+    noted = () if cold else ("caches were warm: flushing them takes too long here",)
+    if members[0].case.settings.get("cache") == "warm":
+        noted = ()
+    gc.collect()
+    gc.freeze()
+    with conditions(members[0].case):
+        for member in members:
+            with _turn(member, turns):
+                _warm_up(member, plan, turns, flush)
+        active = list(members)
+        for member in _not_fitting(active, plan, turns):
+            active.remove(member)
+            needed = member.estimate_s * plan.min_samples
+            yield Outcome(member.case, None, f"{NOT_MEASURED_BUDGET}: {plan.min_samples} passes take about {needed:.3g} s")
+        shuffler = random.Random(plan.seed)
+        number = 0
+        while active:
+            for member in shuffler.sample(active, len(active)):
+                reason = _sample(member, number, plan, turns, flush)
+                if reason:
+                    active.remove(member)
+                    turns.turn_to(-1)
+                    yield _outcome(member, plan, reason, (*noted, *warnings()), turns)
+            number += 1
+
+
+@contextlib.contextmanager
+def _turn(member: Member, turns: Turns) -> Iterator[None]:
+    """Charge the time to a member, and its exceptions too."""
+    turns.turn_to(member.index)
+    try:
+        yield
+    except BaseException as error:
+        raise MemberError(member.case, error) from error
+
+
+def _left_s(member: Member, plan: Plan, turns: Turns) -> float:
+    """Seconds that this member may still use."""
+    left = _TIMEOUT_SHARE * plan.timeout_s - turns.spent_s(member.index)
+    if plan.deadline_s is not None:
+        left = min(left, plan.deadline_s - (time.monotonic() - turns.began))
+    return left
+
+
+def _not_fitting(members: Sequence[Member], plan: Plan, turns: Turns) -> list[Member]:
+    """Members, dearest first, that must go so that the others get their samples before the deadline."""
+    out, total = [], sum(member.estimate_s for member in members) * plan.min_samples
+    for member in sorted(members, key=lambda m: -m.estimate_s):
+        own = member.estimate_s * plan.min_samples
+        deadline = float("inf") if plan.deadline_s is None else plan.deadline_s - (time.monotonic() - turns.began)
+        if own > _left_s(member, plan, turns) or total > deadline:
+            out.append(member)
+            total -= own
+    return out
+
+
+def _sample(member: Member, number: int, plan: Plan, turns: Turns, flush: Callable[[], None]) -> str:
+    """Time one pass; '' or why the member is done."""
+    if _left_s(member, plan, turns) < member.estimate_s:
+        return "budget"
+    began = time.perf_counter()
+    with _turn(member, turns):
+        gc.collect()
+        flush()
+        latency, host = _window(member)
+    member.samples.append(latency)
+    member.host_s.append(host)
+    member.rounds.append(number)
+    member.sampling_s += time.perf_counter() - began
+    n = len(member.samples)
+    if n < plan.min_samples:
+        return ""
+    if member.sampling_s >= plan.budget_s:
+        return "budget"
+    if n < member.next_check:
+        return ""
+    member.next_check = n + max(n // 10, 1)
+    return _settled(member, plan)
+
+
+def _settled(member: Member, plan: Plan) -> str:
+    """'interval', 'stable' or ''."""
+    samples = member.samples
+    centre = stats.median(samples)
+    spread = stats.median([abs(sample - centre) for sample in samples]) / centre if centre > 0 else 0.0
+    member.checks.append((centre, spread))
+    if member.sampling_s >= min(_MIN_SAMPLING_S, plan.budget_s / 4) and stats.relative_half_width(samples) <= plan.max_rel_ci:
+        return "interval"
+    latest = member.checks[-_STABLE_CHECKS:]
+    if len(samples) < _STABLE_SAMPLES or len(latest) < _STABLE_CHECKS:
+        return ""
+    centres, spreads = [check[0] for check in latest], [check[1] for check in latest]
+    still = max(centres) - min(centres) <= plan.max_rel_ci * centre
+    even = max(spreads) - min(spreads) <= _STABLE_SPREAD * max(spread, 1e-12)
+    return "stable" if still and even else ""
+
+
+def _outcome(member: Member, plan: Plan, stopped_by: str, noted: tuple[str, ...], turns: Turns) -> Outcome:
+    """The timing of a member that is done; with too few samples there is none."""
+    n = len(member.samples)
+    extra = {"flags": devices.flags(), **member.prepared.facts}
+    if n < plan.min_samples:
+        return Outcome(member.case, None, f"{NOT_MEASURED_BUDGET}: time for {n} of {plan.min_samples} passes", extra=extra)
+    if not member.converged:
+        noted = (*noted, "the warm-up did not reach a steady state")
+    if stats.median(member.host_s) > stats.median(member.samples) and member.case.device.startswith("cuda"):
+        host = stats.median(member.host_s)
+        noted = (*noted, f"launch-bound: the host needs {host:.3g} s to launch what the device runs in less")
+    timing = Timing(
+        latency_s=tuple(member.samples),
+        rounds=tuple(member.rounds),
+        block=plan.block,
+        warmup=member.warmup,
+        warmup_converged=member.converged,
+        stopped_by=stopped_by,
+        warnings=noted,
+    )
+    with _turn(member, turns):
+        energy = _energy_j(member, plan, turns)
+    turns.turn_to(-1)
+    return Outcome(member.case, timing, energy_j=energy, extra=extra)
+
+
+def _warm_up(member: Member, plan: Plan, turns: Turns, flush: Callable[[], None]) -> None:
+    """Launch until the latest launches are steady, within bounds of launches and time."""
+    half = 3 if member.estimate_s > _SLOW_S else 5
+    most_s = max(plan.budget_s / 5, 2 * half * member.estimate_s)
+    launches: list[float] = []
+    began = time.perf_counter()
+    while len(launches) < _WARMUP_LAUNCHES and _left_s(member, plan, turns) > member.estimate_s * (plan.min_samples + 1):
+        flush()
+        launches.append(_window(member)[0])
+        if len(launches) >= 2 * half and is_steady(launches[-2 * half :]):
+            member.converged = True
+            break
+        if time.perf_counter() - began > most_s:
+            break
+    member.warmup = len(launches) + 2  # the first pass and the one that gave the estimate
+    if launches:
+        member.estimate_s = stats.median(launches[-half:])
+
+
+def is_steady(latest: Sequence[float]) -> bool:
+    """pyperf's test on two halves: means within -50 % and +10 %, spread within 10 %, quartiles within 5 %."""
+    half = len(latest) // 2
+    first, second = list(latest[:half]), list(latest[half:])
+    before, after = statistics.fmean(first), statistics.fmean(second)
+    if not -0.5 <= (before - after) / after <= 0.1:
+        return False
+    spreads = [stats.median([abs(x - stats.median(part)) for x in part]) / stats.median(part) for part in (first, second)]
+    if abs(spreads[0] - spreads[1]) > 0.1:
+        return False
+    quartiles = zip(statistics.quantiles(first), statistics.quantiles(second), strict=True)
+    low, _, high = ((a - b) / b for a, b in quartiles)
+    return abs(low) <= 0.05 and abs(high) <= 0.05
+
+
+def _window(member: Member) -> tuple[float, float]:
+    """One timed pass: (latency, host time) in seconds. Gradients and outputs are dropped outside."""
+    reset(member.prepared)
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        timed = _on_cuda if member.case.device.startswith("cuda") else _on_cpu
+        return timed(member)
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _on_cpu(member: Member) -> tuple[float, float]:
+    prepared, gradients = member.prepared, member.gradients
+    began = time.perf_counter_ns()
+    outputs = forward(prepared)
+    if prepared.training:
+        backward(prepared, outputs, gradients)
+    seconds = (time.perf_counter_ns() - began) / 1e9
+    del outputs
+    return seconds, seconds
+
+
+def _on_cuda(member: Member) -> tuple[float, float]:
+    """Events around the pass. One synchronisation per pass, outside them: a fault is charged to the member that made it."""
+    prepared, gradients = member.prepared, member.gradients
+    start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    if member.host_s:  # never in the warm-up
+        launch = stats.median(member.host_s[-20:])
+        if member.estimate_s < _SHORT_S or launch > member.estimate_s / 2:
+            torch.cuda._sleep(int(min(1.5 * launch, _LONGEST_SLEEP_S) * 2e9))
+    start.record()
+    began = time.perf_counter_ns()
+    outputs = forward(prepared)
+    if prepared.training:
+        backward(prepared, outputs, gradients)
+    host = (time.perf_counter_ns() - began) / 1e9
+    stop.record()
+    torch.cuda.synchronize()
+    del outputs
+    return start.elapsed_time(stop) / 1e3, host
+
+
+def _flush(case: Case) -> tuple[Callable[[], None], bool]:
+    """(what makes the caches cold, whether it does): a write of twice the last cache, unless 'warm' is asked or it is slow."""
+    if case.settings.get("cache") == "warm":
+        return (lambda: None), False
+    buffer = torch.empty(2 * devices.cache_bytes(case.device), dtype=torch.uint8, device=case.device)
+    buffer.zero_()
+    if case.device.startswith("cuda"):
+        return (lambda: _discard(buffer.zero_())), True
+    began = time.perf_counter()
+    buffer.fill_(1)
+    if time.perf_counter() - began > _FLUSH_LIMIT_S:
+        return (lambda: None), False
+    return (lambda: _discard(buffer.fill_(1))), True
+
+
+def _discard(_: Any) -> None:
+    return None
+
+
+def _energy_j(member: Member, plan: Plan, turns: Turns) -> float | None:
+    """Joules per pass by the GPU's counter over half a second of passes; None where there is no counter or no time."""
+    device = member.case.device
+    if _left_s(member, plan, turns) < 2 * _ENERGY_S or devices.energy_counter_j(device) is None:
+        return None
+    passes, began = 0, time.perf_counter()
+    before = devices.energy_counter_j(device)
+    while time.perf_counter() - began < _ENERGY_S:
+        _window(member)
+        passes += 1
+    after = devices.energy_counter_j(device)
+    return None if before is None or after is None or after <= before else (after - before) / passes

@@ -1,0 +1,129 @@
+"""A ledger of tensor storages: when each comes to life and dies, so the peak and who holds it.
+
+`peak_bytes` is the largest sum of storage sizes alive above the resident ones (parameters, buffers, inputs): exact, the same
+everywhere. `peak_cuda_bytes` replays the same events as CUDA's caching allocator would see them: every storage rounded up to
+512 bytes, and the temporaries of the kernels in `KERNEL_TEMPORARIES`. It is a model: cuDNN and cuBLAS workspaces and the
+fragmentation of the allocator's blocks are not in it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from attnprof.records import Holder
+
+CUDA_BLOCK = 512
+
+
+class _StorageRef(weakref.ref):  # type: ignore[type-arg]
+    """A weak reference to an untyped storage that knows its block and its address."""
+
+    __slots__ = ("address", "block")
+    block: int
+    address: int
+
+
+class Ledger:
+    """Storages seen by a trace. `events` holds +n for the birth and -n for the death of block n (n >= 1), in order."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = [0]
+        self.makers: list[tuple[str, str, str, tuple[int, ...]]] = [("", "", "", ())]
+        self.events: list[int] = []
+        self.temporaries: list[tuple[int, int]] = []
+        self._alive: dict[int, _StorageRef | None] = {}
+        self.live_bytes = 0
+
+    def reside(self, tensor: Tensor) -> int:
+        """Take a parameter, buffer or input as resident; returns its bytes if its storage was not known yet."""
+        storage = tensor.untyped_storage()
+        address = storage._cdata
+        if address in self._alive:
+            return 0
+        self._alive[address] = None
+        return storage.nbytes()
+
+    def book(self, tensor: Tensor, op: str, module: str, phase: str) -> None:
+        """Book the storage of an output, unless it is known already (a view, an in-place result)."""
+        storage = tensor.untyped_storage()
+        address = storage._cdata
+        if address in self._alive:
+            return
+        size = storage.nbytes()
+        if not size:
+            return
+        ref = _StorageRef(storage, self._died)
+        ref.block = len(self.sizes)
+        ref.address = address
+        self._alive[address] = ref
+        self.sizes.append(size)
+        self.makers.append((op, module, phase, tuple(tensor.shape)))
+        self.events.append(ref.block)
+        self.live_bytes += size
+
+    def knows(self, tensor: Tensor) -> bool:
+        """True for the storage of a booked block (not of a resident tensor)."""
+        return self._alive.get(tensor.untyped_storage()._cdata) is not None
+
+    def _died(self, ref: _StorageRef) -> None:
+        self.events.append(-ref.block)
+        self.live_bytes -= self.sizes[ref.block]
+        self._alive.pop(ref.address, None)
+
+    def temporary(self, size: int) -> None:
+        """Book scratch that a CUDA kernel holds while the op just booked runs."""
+        self.temporaries.append((len(self.events), size))
+
+    def peak(self) -> tuple[int, list[int]]:
+        """(bytes, blocks alive) at the first moment of the largest sum."""
+        live = best = best_at = 0
+        for index, event in enumerate(self.events):
+            if event > 0:
+                live += self.sizes[event]
+                if live > best:
+                    best, best_at = live, index + 1
+            else:
+                live -= self.sizes[-event]
+        alive: set[int] = set()
+        for event in self.events[:best_at]:
+            if event > 0:
+                alive.add(event)
+            else:
+                alive.discard(-event)
+        return best, sorted(alive)
+
+    def peak_cuda(self) -> int:
+        """The peak with every storage rounded up to CUDA's 512-byte blocks, kernel temporaries included."""
+        scratch = dict[int, int]()
+        for at, size in self.temporaries:
+            scratch[at] = max(scratch.get(at, 0), _rounded(size))
+        live = best = 0
+        for index, event in enumerate(self.events):
+            live += _rounded(self.sizes[event]) if event > 0 else -_rounded(self.sizes[-event])
+            best = max(best, live + scratch.get(index + 1, 0))
+        return best
+
+    def holders(self, blocks: list[int]) -> tuple[Holder, ...]:
+        """Who holds these blocks, largest first."""
+        found = [Holder(self.sizes[block], *self.makers[block]) for block in blocks]
+        return tuple(sorted(found, key=lambda holder: -holder.bytes))
+
+
+def _rounded(size: int) -> int:
+    return -(-size // CUDA_BLOCK) * CUDA_BLOCK
+
+
+def _softmax_backward_copies(args: tuple[Any, ...], out: Any) -> int:
+    """CUDA's softmax backward makes its gradient and output contiguous first (SoftMax.cu, host_softmax_backward)."""
+    return sum(t.numel() * t.element_size() for t in args[:2] if not t.is_contiguous())
+
+
+KERNEL_TEMPORARIES: dict[str, Callable[[tuple[Any, ...], Any], int]] = {
+    "_softmax_backward_data": _softmax_backward_copies,
+    "_log_softmax_backward_data": _softmax_backward_copies,
+    "_softmax": lambda args, out: 0 if args[0].is_contiguous() else args[0].numel() * args[0].element_size(),
+}

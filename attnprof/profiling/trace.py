@@ -1,0 +1,297 @@
+"""Count a module without running it.
+
+    trace_case(case)                    -> Counts     a catalogue mechanism or an import path, built without data
+    trace_module(module, inputs, ...)   -> Counts     a module that is there; it is left as it was found
+
+One pass on meta tensors under the `Tracer`. What needs data (`.item()`, boolean masks, data-dependent sizes) is assumed first
+and booked in `Counts.assumed`; then, where the assumed cost says that this machine can bear it, the module is run for real
+under the same counter (`traced_by: real`). Fake tensors answer none of these questions; they serve autocast, which has no
+effect on meta tensors (`traced_by: fake`).
+
+Inference: the forward pass without gradients. Training: forward, then backward from a dense gradient of the output's shape,
+gradients for inputs and parameters accumulated into `.grad`; outputs, inputs and that gradient stay alive to the end.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnprof import mechanisms
+from attnprof.errors import AttnprofError, UntraceableError
+from attnprof.profiling import attention, instantiate
+from attnprof.profiling.tracer import Tracer, tensors_of
+from attnprof.records import Case, Counts, OpCost, TensorSpec
+
+_REAL_MACS_LIMIT = 2 * 10**12  # about a minute on one core
+_REAL_MEMORY_SHARE = 0.5
+_engine = torch.autograd.Variable._execution_engine
+
+
+def trace_case(case: Case) -> Counts:
+    """Counts of a case. Raises UsageError for wrong arguments, UntraceableError where no way of counting works.
+
+    The kernel target is `case.settings['target']` ('cuda' unless set); `case.settings['sdpa']` is auto, math or fused.
+    """
+    mechanism = instantiate.load(case)
+    module = instantiate.build_on_meta(mechanism, case, Tracer())
+    specs = mechanisms.input_specs(mechanism, case.shape, case.args)
+    return trace_module(
+        module,
+        specs,
+        case.mode,
+        dtype=case.dtype,
+        target=case.settings.get("target", "cuda"),
+        sdpa=case.settings.get("sdpa", "auto"),
+        channels_last=case.settings.get("memory_format") == "channels_last",
+        autocast=case.settings.get("autocast"),
+        objective=mechanism.objective,
+        rebuild=lambda: mechanisms.build(mechanism, case.shape, case.args).to(instantiate.DTYPES[case.dtype]),
+    )
+
+
+def trace_module(
+    module: nn.Module,
+    inputs: Sequence[Tensor | TensorSpec | Any],
+    mode: str = "inference",
+    *,
+    dtype: str = "float32",
+    target: str = "cuda",
+    sdpa: str = "auto",
+    channels_last: bool = False,
+    autocast: str | None = None,
+    objective: Callable[[Any], Any] | None = None,
+    rebuild: Callable[[], nn.Module] | None = None,
+    allow_real: bool = True,
+) -> Counts:
+    """Counts of one pass of `module` over `inputs` (tensors, TensorSpecs, or anything the forward takes).
+
+    The module's own train/eval state is used. `rebuild` makes the module with data, for a real run of one built on meta.
+    """
+    wanted = instantiate.DTYPES[dtype]
+    training = mode == "training"
+
+    def as_meta(value: Any) -> Any:
+        if isinstance(value, TensorSpec):
+            return instantiate.meta_input(value, wanted, training, channels_last)
+        if isinstance(value, Tensor):
+            return instantiate.to_meta(value).requires_grad_(training and value.is_floating_point())
+        return value
+
+    pass_ = _Pass(training, target, sdpa, autocast, objective)
+    with instantiate.random_state_kept():
+        meta_inputs = tuple(as_meta(value) for value in inputs)
+        with instantiate.swapped(module, instantiate.to_meta):
+            counts, failure = _attempt(pass_, module, meta_inputs)
+        if counts is not None and not counts.assumed:
+            return counts
+        if allow_real and _bearable(counts):
+            real = _run_real(pass_, module, meta_inputs, inputs, rebuild)
+            if real is not None:
+                return real
+    if counts is None:
+        assert failure is not None
+        raise failure
+    return counts
+
+
+def count_real(
+    module: nn.Module, inputs: Sequence[Any], mode: str = "inference", objective: Callable[[Any], Any] | None = None
+) -> Counts:
+    """The same counter on a real run: what a trace with target 'cpu' predicts. The module is left as it was found."""
+    pass_ = _Pass(mode == "training", "cpu", "auto", None, objective)
+    inputs = tuple(_private_input(value, pass_.training) for value in inputs)
+    with instantiate.random_state_kept(), instantiate.swapped(module, instantiate.private_copy):
+        return pass_.count(module, inputs, Tracer(real=True), "real")
+
+
+class _Pass:
+    """How a pass is run: mode, kernel target, SDPA choice."""
+
+    def __init__(
+        self, training: bool, target: str, sdpa: str, autocast: str | None, objective: Callable[[Any], Any] | None
+    ) -> None:
+        self.training, self.target, self.sdpa, self.autocast, self.objective = training, target, sdpa, autocast, objective
+
+    def count(self, module: nn.Module, inputs: tuple[Any, ...], tracer: Tracer, traced_by: str) -> Counts:
+        """Run the pass under the tracer. Whatever the module raises goes through."""
+        with ExitStack() as stack:
+            stack.enter_context(attention.overrides(self.target, self.sdpa))
+            if self.autocast not in (None, "none"):
+                traced_by = "fake"
+                inputs = _enter_autocast(stack, module, inputs, str(self.autocast))
+            params, resident = _reside(tracer, module, inputs)
+            stack.enter_context(tracer)
+            if self.training:
+                _calibrate(tracer)
+            for handle in _follow_modules(tracer, instantiate.names_of(module)):
+                stack.callback(handle.remove)
+            tracer.counting = True
+            if self.training:
+                kept = self._train(module, inputs, tracer)
+            else:
+                with torch.no_grad():
+                    outputs = module(*inputs)
+                kept = sum(tracer.ledger.sizes)
+                del outputs
+            tracer.counting = False
+        return _summary(tracer, params, resident, kept, traced_by)
+
+    def _train(self, module: nn.Module, inputs: tuple[Any, ...], tracer: Tracer) -> int:
+        """Forward and backward; returns what autograd kept in between, in bytes."""
+        outputs = module(*inputs)
+        roots = [self.objective(outputs)] if self.objective is not None else list(tensors_of(outputs))
+        roots = [tensor for tensor in roots if tensor.requires_grad]
+        if not roots:
+            raise UntraceableError("no output depends on the inputs or parameters: there is nothing to train.")
+        kept = tracer.ledger.live_bytes - _only_outputs(tracer, roots)
+        tracer.phase, tracer.module = "backward", ""
+        tracer.counting = False
+        gradients = [torch.empty_like(root) for root in roots]
+        for gradient in gradients:
+            tracer.ledger.book(gradient, "gradient of output", "", "backward")
+        tracer.counting = True
+        _engine.run_backward(tuple(roots), tuple(gradients), False, False, (), allow_unreachable=True, accumulate_grad=True)
+        return kept
+
+
+def _attempt(pass_: _Pass, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Counts | None, Exception | None]:
+    """Counts on meta, or the reason why that did not work."""
+    tracer = Tracer()
+    try:
+        return pass_.count(module, inputs, tracer, "meta"), None
+    except AttnprofError:
+        raise
+    except Exception as error:
+        if tracer.assumed or _is_meta_limit(error):
+            reason = f"{type(error).__name__}: {error}"
+            return None, UntraceableError(f"the module cannot be traced without data ({reason}).")
+        raise
+
+
+def _is_meta_limit(error: Exception) -> bool:
+    """Errors that meta tensors raise where real ones would not."""
+    if isinstance(error, NotImplementedError):
+        return True
+    text = str(error).lower()
+    return "meta" in text or "data-dependent" in text or "no storage" in text or "unbacked" in text
+
+
+def _bearable(counts: Counts | None) -> bool:
+    """May the pass be run for real here, judged by its assumed cost?"""
+    if counts is None:
+        return True
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    return counts.macs <= _REAL_MACS_LIMIT and counts.peak_bytes + counts.resident_bytes <= _REAL_MEMORY_SHARE * memory
+
+
+def _run_real(
+    pass_: _Pass, module: nn.Module, meta_inputs: tuple[Any, ...], inputs: Sequence[Any], rebuild: Callable[[], nn.Module] | None
+) -> Counts | None:
+    """The module on data under the same counter; None where it has no data to run on."""
+    if any(parameter.is_meta for parameter in module.parameters()):
+        if rebuild is None:
+            return None
+        module = rebuild().train(module.training)
+    given = [value if isinstance(value, Tensor) and not value.is_meta else made for value, made in zip(inputs, meta_inputs, strict=True)]
+    real_inputs = tuple(_private_input(value, pass_.training) for value in instantiate.materialise(module, given))
+    with instantiate.swapped(module, instantiate.private_copy):
+        return pass_.count(module, real_inputs, Tracer(real=True), "real")
+
+
+def _private_input(value: Any, training: bool) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone().requires_grad_(training and value.is_floating_point())
+    return value
+
+
+def _enter_autocast(stack: ExitStack, module: nn.Module, inputs: tuple[Any, ...], dtype: str) -> tuple[Any, ...]:
+    """Fake CPU tensors under torch.autocast: autocast has no effect on meta tensors."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    fake = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+
+    def as_fake(tensor: Tensor) -> Tensor:
+        made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
+        return made.requires_grad_(tensor.requires_grad) if tensor.is_leaf else made
+
+    stack.enter_context(instantiate.swapped(module, as_fake))
+    stack.enter_context(torch.autocast("cpu", dtype=instantiate.DTYPES[dtype]))
+    del fake
+    return tuple(as_fake(value) if isinstance(value, Tensor) else value for value in inputs)
+
+
+def _reside(tracer: Tracer, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, int]:
+    """(parameter count, bytes of parameters, buffers and inputs); books them as resident. Shared storages count once."""
+    params, resident = 0, 0
+    for parameter in module.parameters():
+        resident += tracer.ledger.reside(parameter)
+        params += parameter.numel()
+    for tensor in (*module.buffers(), *tensors_of(inputs)):
+        resident += tracer.ledger.reside(tensor)
+    return params, resident
+
+
+def _follow_modules(tracer: Tracer, names: dict[int, str]) -> list[Any]:
+    """Global hooks (removed after the pass) that keep the tracer's running submodule; the modules themselves get none."""
+    stack: list[str] = []
+
+    def enter(module: nn.Module, args: Any) -> None:
+        stack.append(tracer.module)
+        tracer.module = names.get(id(module), tracer.module)
+
+    def leave(module: nn.Module, args: Any, out: Any) -> None:
+        tracer.module = stack.pop()
+
+    hooks = torch.nn.modules.module
+    return [hooks.register_module_forward_pre_hook(enter), hooks.register_module_forward_hook(leave)]
+
+
+def _calibrate(tracer: Tracer) -> None:
+    """Learn what a gradient buffer that only the engine holds looks like from here, on a graph of three ops."""
+    device = "cpu" if tracer.real else "meta"
+    tracer.calibrating, tracer.phase = True, "backward"
+    with torch.enable_grad():
+        leaf = torch.empty(2, 2, device=device).requires_grad_()
+        factor = torch.empty(2, 2, device=device)
+        total = leaf * factor + leaf * factor
+        _engine.run_backward((total,), (factor,), False, False, (), allow_unreachable=True, accumulate_grad=True)
+    tracer.calibrating, tracer.phase = False, "forward"
+
+
+def _only_outputs(tracer: Tracer, roots: Sequence[Tensor]) -> int:
+    """Bytes of outputs that autograd does not keep as well (nothing but the output tensor itself holds the storage)."""
+    alone = torch.empty(1, device=roots[0].device)
+    floor = torch._C._storage_Use_Count(alone.untyped_storage()._cdata)
+    total, seen = 0, set[int]()
+    for root in roots:
+        address = root.untyped_storage()._cdata
+        if address not in seen and torch._C._storage_Use_Count(address) <= floor and tracer.ledger.knows(root):
+            total += root.untyped_storage().nbytes()
+        seen.add(address)
+    return total
+
+
+def _summary(tracer: Tracer, params: int, resident: int, kept: int, traced_by: str) -> Counts:
+    peak, blocks = tracer.ledger.peak()
+    rows = tuple(OpCost(op, module, phase, *row) for (op, module, phase), row in tracer.costs.items())
+    return Counts(
+        params=params,
+        macs=sum(row.macs for row in rows),
+        flops=sum(row.flops for row in rows),
+        bytes_moved=sum(row.bytes_moved for row in rows),
+        activation_bytes=kept,
+        resident_bytes=resident,
+        peak_bytes=peak,
+        peak_cuda_bytes=tracer.ledger.peak_cuda(),
+        at_peak=tracer.ledger.holders(blocks),
+        uncounted=tracer.uncounted,
+        assumed=tracer.assumed,
+        traced_by=traced_by,
+        ops=rows,
+    )

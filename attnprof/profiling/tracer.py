@@ -1,0 +1,248 @@
+"""The counter: a dispatch mode that sees every ATen op of a pass, costs it and books its storages.
+
+Each op is costed by the table in `flops`, its outputs are booked in a `memory.Ledger`, and both are charged to the submodule
+that called it: forward ops by the stack of running modules, backward ops by the sequence number that autograd gave the forward
+node. Gradients are accumulated as eager does it (in place where nobody else holds the buffer): under a dispatch mode torch
+would accumulate out of place and read up to 25 % too high. On meta tensors outputs are made by `outputs`, or by torch's own
+meta kernels; with `real` the ops run.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from attnprof.profiling import flops, memory, outputs
+
+aten = torch.ops.aten
+_ADD = aten.add.Tensor
+_SMALL_CONSTANT = 1 << 20
+
+
+class _Entry:
+    """What the tracer needs to know of an overload, looked up once."""
+
+    __slots__ = ("factory", "in_place", "maker", "name", "rule", "scratch", "view")
+
+    def __init__(self, func: Any) -> None:
+        self.name = func._schema.name.removeprefix("aten::")
+        self.rule = flops.rule_for(func)
+        self.view = flops.moves_no_data(func)
+        self.in_place = outputs.returns_self(func)
+        self.maker = outputs.MAKERS.get(func)
+        self.factory = _is_factory(func)
+        self.scratch = memory.KERNEL_TEMPORARIES.get(self.name)
+
+
+_ENTRIES: dict[Any, _Entry] = {}
+
+
+class Tracer(TorchDispatchMode):
+    """The counter. `real` runs the ops on data; otherwise outputs are made on meta."""
+
+    def __init__(self, *, real: bool = False) -> None:
+        super().__init__()
+        self.real = real
+        self.counting = False
+        self.phase = "forward"
+        self.module = ""
+        self.ledger = memory.Ledger()
+        self.costs: dict[tuple[str, str, str], list[int]] = {}
+        self.uncounted: dict[str, int] = {}
+        self.assumed: dict[str, int] = {}
+        self.sequence: dict[int, str] = {}
+        self.sole_owner: tuple[int, ...] | None = None
+        self.calibrating = False
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Private to torch: True would import torch._dynamo (1.7 s) at the first op. Tested in tests/test_trace.py."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        entry = _ENTRIES.get(func)
+        if entry is None:
+            entry = _ENTRIES[func] = _Entry(func)
+        if entry.view:
+            return func(*args, **kwargs)
+        if func is _ADD and self.phase == "backward" and self._accumulates(args):
+            if self.real:
+                args[0].add_(args[1])
+            out = args[0]
+        elif self.real:
+            out = func(*args, **kwargs)
+        else:
+            out = self._make(entry, func, args, kwargs)
+            if out is _DECOMPOSED:
+                return kwargs["_out"]
+        if self.counting:
+            self._count(entry, args, kwargs, out)
+        return out
+
+    def _make(self, entry: _Entry, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The output on meta: in place, by a maker of ours, or by torch's meta kernel."""
+        if entry.in_place:
+            return args[0]
+        if entry.factory and self.counting and _constant(args, kwargs):
+            return func(*args, **kwargs)
+        if entry.maker is not None and (not args or not isinstance(args[0], Tensor) or args[0].is_meta):
+            out = entry.maker(args, kwargs)
+            if out is not NotImplemented:
+                return out
+        return self._fall_back(func, args, kwargs)
+
+    def _fall_back(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """torch's own kernel: on constants for real, with constants moved to meta beside tensors without data."""
+        found = [t for t in tensors_of((args, kwargs)) if isinstance(t, Tensor)]
+        if found and all(not t.is_meta for t in found):
+            if self.counting:
+                return func(*args, **kwargs)
+            args, kwargs = to_meta(args), to_meta(kwargs)
+        elif any(not t.is_meta for t in found):
+            args, kwargs = to_meta(args), to_meta(kwargs)
+        elif not found and "device" in _argument_names(func):
+            kwargs = {**kwargs, "device": torch.device("meta")}
+        name = func._schema.name.removeprefix("aten::")
+        if name in _ASSUMED:
+            self.assumed[name] = self.assumed.get(name, 0) + 1
+            return _ASSUMED[name](args, kwargs)
+        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                kwargs["_out"] = out
+                return _DECOMPOSED
+        return func(*args, **kwargs)
+
+    def _accumulates(self, args: tuple[Any, ...]) -> bool:
+        """Is this the engine adding to a gradient buffer that only it holds? Eager does that in place (input_buffer.cpp)."""
+        if len(args) < 2:
+            return False
+        old, new = args[0], args[1]
+        if not isinstance(new, Tensor) or old.shape != new.shape:
+            return False
+        signature = (
+            old._use_count(),
+            torch._C._storage_Use_Count(old.untyped_storage()._cdata),
+            sys.getrefcount(old),
+            old.storage_offset(),
+        )
+        if self.calibrating:
+            self.sole_owner = signature
+            return False
+        return signature == self.sole_owner and outputs.is_dense(old.shape, old.stride())
+
+    def _count(self, entry: _Entry, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        module = self._where()
+        moved = 0
+        for arg in args:
+            if isinstance(arg, Tensor):
+                moved += arg.numel() * arg.element_size()
+            elif isinstance(arg, (list, tuple)):
+                for item in arg:
+                    if isinstance(item, Tensor):
+                        moved += item.numel() * item.element_size()
+        for tensor in (out,) if isinstance(out, Tensor) else tensors_of(out):
+            moved += tensor.numel() * tensor.element_size()
+            self.ledger.book(tensor, entry.name, module, self.phase)
+        if entry.scratch is not None:
+            size = entry.scratch(args, out)
+            if size:
+                self.ledger.temporary(size)
+        macs = work = 0
+        if entry.rule is not None:
+            macs, work = entry.rule(args, kwargs, out)
+        else:
+            self.uncounted[entry.name] = self.uncounted.get(entry.name, 0) + 1
+        key = (entry.name, module, self.phase)
+        row = self.costs.get(key)
+        if row is None:
+            self.costs[key] = [1, macs, work, moved]
+        else:
+            row[0] += 1
+            row[1] += macs
+            row[2] += work
+            row[3] += moved
+
+    def _where(self) -> str:
+        """The submodule to charge: the running one, or the one whose forward made the running backward node."""
+        if self.phase == "forward":
+            self.sequence.setdefault(torch._C._autograd._get_sequence_nr() - 1, self.module)
+            return self.module
+        node = torch._C._current_autograd_node()
+        return "" if node is None else self.sequence.get(node._sequence_nr(), "")
+
+
+_DECOMPOSED = object()
+
+
+def _is_factory(func: Any) -> bool:
+    """True for empty, zeros, arange ...: a device among the arguments, and no tensor."""
+    names = {argument.name for argument in func._schema.arguments}
+    return "device" in names and not any("Tensor" in str(argument.type) for argument in func._schema.arguments)
+
+
+def _constant(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """A small tensor that the module's forward creates on the CPU: kept real, so that its values are known."""
+    device = kwargs.get("device")
+    if device is not None and torch.device(device).type == "meta":
+        return False
+    numel = 1
+    for extent in args[0] if args and isinstance(args[0], (list, tuple)) else ():
+        numel *= extent
+    return numel <= _SMALL_CONSTANT
+
+
+def _argument_names(func: Any) -> set[str]:
+    return {argument.name for argument in func._schema.arguments}
+
+
+def tensors_of(tree: Any) -> Iterable[Tensor]:
+    """Every tensor in nested lists, tuples and dicts."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, (list, tuple)):
+        for item in tree:
+            yield from tensors_of(item)
+    elif isinstance(tree, Mapping):
+        for item in tree.values():
+            yield from tensors_of(item)
+    elif hasattr(tree, "__dataclass_fields__"):
+        for name in tree.__dataclass_fields__:
+            yield from tensors_of(getattr(tree, name))
+
+
+def to_meta(tree: Any) -> Any:
+    if isinstance(tree, Tensor):
+        return tree if tree.is_meta else torch.empty_strided(tree.shape, tree.stride(), dtype=tree.dtype, device="meta")
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(to_meta(item) for item in tree)
+    if isinstance(tree, dict):
+        return {name: to_meta(item) for name, item in tree.items()}
+    return tree
+
+
+def _assume_scalar(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    dtype = args[0].dtype
+    return 1.0 if dtype.is_floating_point else True if dtype is torch.bool else 1
+
+
+def _assume_all_nonzero(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return outputs.empty((args[0].numel(), args[0].dim()), torch.int64, (1, max(args[0].numel(), 1)))
+
+
+def _assume_all_selected(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return outputs.empty((args[0].numel(),), args[0].dtype)
+
+
+_ASSUMED: dict[str, Callable[[tuple[Any, ...], dict[str, Any]], Any]] = {
+    "_local_scalar_dense": _assume_scalar,
+    "nonzero": _assume_all_nonzero,
+    "masked_select": _assume_all_selected,
+}

@@ -1,0 +1,87 @@
+"""Which cases stand in one table, what such a table is called, and which arguments vary as an ablation axis."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from attnprof.records import Case, Record
+from attnprof.report.text import clean
+
+_ALWAYS = ("size", "channels", "frames", "batch", "dtype", "mode", "device", "host")
+
+
+def by_block(records: Iterable[Record]) -> list[list[Record]]:
+    """Records of equal Case.block together (one list is one table), in the order in which they come."""
+    blocks: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        blocks.setdefault(record.case.block, []).append(record)
+    return list(blocks.values())
+
+
+def titles(cases: Sequence[Case]) -> list[str]:
+    """'97x97, 512 channels, batch 1, float32, inference, device cpu', with the settings that differ between the cases."""
+    parts = [_parts(case) for case in cases]
+    varying = _varying(parts)
+    return [", ".join(text for key, text in part.items() if key in _ALWAYS or key in varying) for part in parts]
+
+
+def distinctions(cases: Sequence[Case]) -> list[str]:
+    """Only what tells the cases apart: 'inference', '97x97, training'; '' for a single case."""
+    parts = [_parts(case) for case in cases]
+    varying = _varying(parts)
+    return [", ".join(text for key, text in part.items() if key in varying) for part in parts]
+
+
+def axes(records: Sequence[Record]) -> tuple[str, ...]:
+    """Arguments that differ between cases of one mechanism, in the order in which they first appear."""
+    names = dict.fromkeys(name for record in records for name in record.case.args)
+    return tuple(name for name in names if any(len(values) > 1 for values in _values(records, name).values()))
+
+
+def axis_text(case: Case, name: str, records: Sequence[Record]) -> str:
+    """An argument's value; 'default' where another case of the mechanism sets it, 'n/a' where none does."""
+    if name in case.args:
+        return clean(argument_text(case.args[name]))
+    return "default" if _values(records, name).get(case.mechanism, set()) - {None} else "n/a"
+
+
+def argument_text(value: Any) -> str:
+    """An argument as people write it: text bare, everything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+
+
+def find(records: Sequence[Record], label: str | None) -> Record | None:
+    """The record with this label, else the only one of the mechanism with this name; None where there is none."""
+    exact = [record for record in records if record.case.label == label]
+    if exact:
+        return exact[0]
+    named = [record for record in records if label in (record.case.mechanism, record.case.mechanism.rpartition("/")[2])]
+    return named[0] if len(named) == 1 else None
+
+
+def _values(records: Sequence[Record], name: str) -> dict[str, set[str | None]]:
+    values: dict[str, set[str | None]] = {}
+    for record in records:
+        case = record.case
+        text = argument_text(case.args[name]) if name in case.args else None
+        values.setdefault(case.mechanism, set()).add(text)
+    return values
+
+
+def _parts(case: Case) -> dict[str, str]:
+    shape = case.shape
+    parts = {"size": f"{shape.height}x{shape.width}", "channels": f"{shape.channels} channels"}
+    if shape.frames != 1:
+        parts["frames"] = f"{shape.frames} frames"
+    parts |= {"batch": f"batch {shape.batch}", "dtype": case.dtype, "mode": case.mode}
+    parts["device"] = "traced only" if case.device == "none" else f"device {clean(case.device)}"
+    if case.host:
+        parts["host"] = f"inside {clean(case.host)}"
+    return parts | {f"setting {key}": f"{clean(key)}={clean(argument_text(value))}" for key, value in case.settings.items()}
+
+
+def _varying(parts: Sequence[Mapping[str, str]]) -> set[str]:
+    keys = {key for part in parts for key in part}
+    return {key for key in keys if len({part.get(key) for part in parts}) > 1}

@@ -1,0 +1,99 @@
+"""From readings to the text of a column: fixed decimals, intervals, and which cells are best.
+
+Digits follow the interval: the last one shown is not below a tenth of the half-width, two to four significant; without
+an interval three significant digits. A column takes the (lower) median of what its cells ask for; a value that this would
+show with fewer than two significant digits keeps two of its own, so that nothing small reads as zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from attnprof import units
+from attnprof.report.metrics import Reading
+
+_MOST_DECIMALS = 6
+
+
+def half_width(reading: Reading) -> float | None:
+    """The larger side of the interval; None without one."""
+    if reading.low is None or reading.high is None:
+        return None
+    return max(reading.value - reading.low, reading.high - reading.value)
+
+
+def decimals(readings: Sequence[Reading], divisor: float) -> int:
+    """Decimals for a column of these readings, shown divided by `divisor`."""
+    wanted = []
+    for reading in readings:
+        value = abs(reading.value) / divisor
+        if value == 0:
+            continue
+        whole = math.floor(math.log10(value)) + 1
+        half, significant = half_width(reading), 3
+        if half:
+            significant = min(max(math.floor(1 - math.log10(half / divisor)) + whole, 2), 4)
+        wanted.append(min(max(significant - whole, 0), _MOST_DECIMALS))
+    return sorted(wanted)[(len(wanted) - 1) // 2] if wanted else 0
+
+
+def number(value: float, places: int) -> str:
+    """`value` with `places` decimals, or two significant digits where that would leave fewer. An exact zero is '0'."""
+    if value == 0:
+        return "0"
+    digits = 1 - math.floor(math.log10(abs(value)))
+    if digits <= places:
+        return f"{value:.{places}f}"
+    return f"{value:.{digits}f}" if digits <= _MOST_DECIMALS else f"{value:.1e}"
+
+
+def value_text(reading: Reading, places: int, divisor: float) -> str:
+    """'12.41', or '12.41 ± 0.08' where there is an interval."""
+    text = number(reading.value / divisor, places)
+    half = half_width(reading)
+    if half is None:
+        return text
+    shown = len(text.partition(".")[2]) if "e" not in text else places
+    margin = f"{half / divisor:.{shown}f}"
+    if half > 0 and float(margin) == 0:
+        margin = f"<{10**-shown:.{shown}f}"
+    return f"{text} ± {margin}"
+
+
+def ranks(readings: Sequence[Reading | None], higher_is_better: bool) -> list[int]:
+    """1 for the best and for all whose interval meets the best's, 2 for the next such set, else 0.
+
+    Judged on unrounded values. One value alone is not the best of anything, and a second is named among three or more.
+    """
+    out = [0] * len(readings)
+    left = [(i, reading) for i, reading in enumerate(readings) if reading is not None]
+    count = len(left)
+    for rank, fewest in ((1, 2), (2, 3)):
+        if not left or count < fewest:
+            break
+        best = (max if higher_is_better else min)(left, key=lambda item: item[1].value)[1]
+        tied = {i for i, reading in left if _meet(best, reading)}
+        for i in tied:
+            out[i] = rank
+        left = [(i, reading) for i, reading in left if i not in tied]
+    return out
+
+
+def _meet(a: Reading, b: Reading) -> bool:
+    a_low, a_high = (a.value, a.value) if a.low is None or a.high is None else (a.low, a.high)
+    b_low, b_high = (b.value, b.value) if b.low is None or b.high is None else (b.low, b.high)
+    return a_low <= b_high and b_low <= a_high
+
+
+def ratio_text(value: float, low: float | None, high: float | None) -> str:
+    """'0.32', or '0.32 [0.31, 0.33]' where the interval has a width."""
+    text = factor_text(value)
+    if low is None or high is None or math.isclose(low, high):
+        return text
+    return f"{text} [{factor_text(low)}, {factor_text(high)}]"
+
+
+def factor_text(value: float) -> str:
+    """Three significant digits, with an exponent from a hundred thousand on."""
+    return f"{value:.2e}" if value >= 1e5 else units.format_ratio(value)

@@ -1,0 +1,83 @@
+"""Report -> plain text of at most 80 columns: metrics that do not fit side by side go into a further panel of the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from attnprof.report.table import Report, Table, visible
+from attnprof.report.text import WIDTH, clean, clip, fit, grid, width, wrap
+
+_LABEL_ROOM = 26
+_GAP = 2
+
+
+def render(report: Report) -> str:
+    """The whole report for a terminal or a log."""
+    lines = [clip(clean(report.name), WIDTH), ""]
+    for table in report.tables:
+        lines += [*table_lines(table), ""]
+    if not report.tables:
+        lines += ["No cases.", ""]
+    return "\n".join(lines + note_lines(report.notes)) + "\n"
+
+
+def table_lines(table: Table) -> list[str]:
+    """Title, panels and footnotes of one table; arguments of an axis stand in the label here."""
+    table = visible(table)
+    lines = [*wrap(table.title), ""]
+    for i, panel in enumerate(_panels(table)):
+        lines += ([""] if i else []) + _panel(table, panel)
+    if table.footnotes:
+        lines.append("")
+        for i, note in enumerate(table.footnotes, 1):
+            lines += wrap(f"({i}) {note}", indent="    ")
+    return lines
+
+
+def note_lines(notes: Iterable[str]) -> list[str]:
+    """Notes, wrapped."""
+    return [line for note in notes for line in wrap(f"- {note}", indent="  ")]
+
+
+def _text(table: Table, column: int) -> list[str]:
+    """Both head lines of a column, then its cells."""
+    head = table.columns[column]
+    unit = f"({head.unit})" if head.unit else ""
+    lines = [head.head, unit] if head.kind != "ratio" else ["", head.head]
+    return lines + [row.cells[column].marked for row in table.rows]
+
+
+def _label_room(table: Table) -> int:
+    return fit([_text(table, 0)], [_LABEL_ROOM])[0]
+
+
+def _panels(table: Table) -> list[list[int]]:
+    """Columns per panel: a value keeps its ratio beside it where the two fit; as many as fit go side by side."""
+    room = WIDTH - _label_room(table)
+    groups: list[list[int]] = []
+    for i, column in enumerate(table.columns):
+        if column.kind == "value":
+            groups.append([i])
+        elif column.kind == "ratio" and _taken(table, [*groups[-1], i]) <= room:
+            groups[-1].append(i)
+        elif column.kind == "ratio":
+            groups.append([i])
+    panels: list[list[int]] = []
+    for group in groups:
+        if panels and _taken(table, [*panels[-1], *group]) <= room:
+            panels[-1] += group
+        else:
+            panels.append(list(group))
+    return panels or [[]]
+
+
+def _taken(table: Table, columns: Sequence[int]) -> int:
+    return sum(_GAP + max(map(width, _text(table, i))) for i in columns)
+
+
+def _panel(table: Table, columns: Sequence[int]) -> list[str]:
+    label = _label_room(table)
+    texts = [_text(table, i) for i in (0, *columns)]
+    widths = [label, *fit(texts[1:], [WIDTH - label - _GAP] * len(columns))]
+    lines = list(zip(*texts, strict=True))
+    return grid(lines[:2], lines[2:], widths)

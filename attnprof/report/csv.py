@@ -1,0 +1,79 @@
+"""Report -> tidy CSV: one row per case and metric, raw values in base units, ready for pandas.
+
+A text cell that a spreadsheet would take for a formula gets a leading apostrophe. Numbers that do not exist are empty here
+and only here (pandas reads them as NaN); `status` and `reason` say why. Axis arguments follow as `arg_NAME` columns.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from typing import Any
+
+from attnprof.report.blocks import axes, axis_text
+from attnprof.report.metrics import METRICS
+from attnprof.report.table import Report, Row, Table
+
+COLUMNS = (
+    *("spec", "mechanism", "label", "args", "batch", "channels", "height", "width", "dtype", "mode", "device"),
+    *("metric", "value", "ci_low", "ci_high", "n", "unit", "baseline", "delta", "ratio", "ratio_low", "ratio_high"),
+    *("status", "reason", "key", "frames", "host", "settings"),
+)
+_NUMBERS = ("value", "ci_low", "ci_high", "n", "delta", "ratio", "ratio_low", "ratio_high")
+
+
+def render(report: Report) -> str:
+    """The whole report as CSV text."""
+    extra = axes(report.records)
+    out = io.StringIO()
+    writer = csv.DictWriter(out, [*COLUMNS, *(f"arg_{guard(name)}" for name in extra)], lineterminator="\n")
+    writer.writeheader()
+    for table in report.tables:
+        for row in table.rows:
+            arguments = {f"arg_{guard(name)}": guard(axis_text(row.record.case, name, report.records)) for name in extra}
+            writer.writerows(entry | arguments for entry in _entries(report, table, row))
+    return out.getvalue()
+
+
+def guard(text: str) -> str:
+    """Text on one line that no spreadsheet takes for a formula."""
+    line = re.sub(r"[\r\n\0]+", " ", text)
+    return "'" + line if line.lstrip()[:1] in ("=", "+", "-", "@") or line[:1] == "\t" else line
+
+
+def _entries(report: Report, table: Table, row: Row) -> list[dict[str, Any]]:
+    case = row.record.case
+    common: dict[str, Any] = {
+        "spec": report.name,
+        "mechanism": case.mechanism,
+        "label": case.label,
+        "args": json.dumps(dict(case.args), sort_keys=True, default=str),
+        "batch": case.shape.batch,
+        "channels": case.shape.channels,
+        "height": case.shape.height,
+        "width": case.shape.width,
+        "dtype": case.dtype,
+        "mode": case.mode,
+        "device": case.device,
+        "baseline": report.baseline or "",
+        "status": row.record.status,
+        "key": case.key,
+        "frames": case.shape.frames,
+        "host": case.host or "",
+        "settings": json.dumps(dict(case.settings), sort_keys=True, default=str),
+    }
+    entries: list[dict[str, Any]] = []
+    for column, cell in zip(table.columns, row.cells, strict=True):
+        if column.kind == "value":
+            reading = cell.reading
+            numbers = (None,) * 4 if reading is None else (reading.value, reading.low, reading.high, reading.n)
+            named = dict(zip(_NUMBERS[:4], numbers, strict=True))
+            entries.append(common | named | {"metric": column.key, "unit": METRICS[column.key].unit, "reason": cell.reason})
+        elif column.kind == "ratio" and cell.ratio is not None:
+            ratio = cell.ratio
+            entries[-1] |= dict(zip(_NUMBERS[4:], (ratio.delta, ratio.value, ratio.low, ratio.high), strict=True))
+        if column.kind == "ratio" and cell.reason and not entries[-1]["reason"]:
+            entries[-1]["reason"] = cell.reason
+    return [{key: guard(value) if isinstance(value, str) else value for key, value in entry.items()} for entry in entries]

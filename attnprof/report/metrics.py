@@ -1,0 +1,152 @@
+"""What a column can show: every metric with its name, head, unit, direction and how it is read from a Record.
+
+One table, `METRICS`, is the only place that knows them; tables, CSV, comparisons and their sentences all read it. A reading
+is in base units with its interval where there is one; what is missing comes with its reason, never as a zero.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from attnprof.errors import UsageError
+from attnprof.records import NOT_MEASURED_BUDGET, NOT_MEASURED_MEMORY, Counts, Record
+
+NOT_MEASURED_DEVICE = "not measured (device none)"
+DEFAULT_METRICS = ("params", "macs", "flops", "peak_memory", "latency")
+FEWEST_PAIRS = 6  # with fewer, no pair of order statistics reaches 95 %: no interval is given
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A value in base units, its 95 % interval and the number of samples where it was sampled."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric. `kind` picks the column's unit (units.column_unit), `unit` is the base unit in CSV."""
+
+    key: str
+    head: str
+    kind: str
+    unit: str
+    noun: str
+    read: Callable[[Record], Reading | None]
+    traced: bool = True
+    higher_is_better: bool = False
+
+    @property
+    def direction(self) -> str:
+        """'lower' or 'higher': which values are the better ones."""
+        return "higher" if self.higher_is_better else "lower"
+
+
+def _count(field: str) -> Callable[[Record], Reading | None]:
+    def read(record: Record) -> Reading | None:
+        counts: Counts | None = record.counts
+        return None if counts is None else Reading(getattr(counts, field))
+
+    return read
+
+
+def _latency(record: Record) -> Reading | None:
+    if record.timing is None or not record.timing.n:
+        return None
+    low, high = record.timing.ci_s if record.timing.n > 1 else (None, None)
+    return Reading(record.timing.median_s, low, high, record.timing.n)
+
+
+def _throughput(record: Record) -> Reading | None:
+    latency, batch = _latency(record), record.case.shape.batch
+    if latency is None or latency.value <= 0:
+        return None
+    if not latency.low or not latency.high:
+        return Reading(batch / latency.value, n=latency.n)
+    return Reading(batch / latency.value, batch / latency.high, batch / latency.low, latency.n)
+
+
+def _memory(record: Record) -> Reading | None:
+    return None if record.memory is None else Reading(record.memory.peak_bytes)
+
+
+def _energy(record: Record) -> Reading | None:
+    return None if record.energy_j is None else Reading(record.energy_j)
+
+
+_ALL = (
+    Metric("params", "Params", "count", "1", "parameters", _count("params")),
+    Metric("macs", "MACs", "operations", "1", "MACs", _count("macs")),
+    Metric("flops", "FLOPs", "operations", "1", "FLOPs", _count("flops")),
+    Metric("bytes_moved", "Moved", "bytes", "B", "bytes moved", _count("bytes_moved")),
+    Metric("activation_memory", "Activations", "bytes", "B", "activation memory", _count("activation_bytes")),
+    Metric("resident_memory", "Resident", "bytes", "B", "resident memory", _count("resident_bytes")),
+    Metric("peak_memory", "Peak", "bytes", "B", "peak memory", _count("peak_bytes")),
+    Metric("peak_cuda_memory", "Peak CUDA", "bytes", "B", "modelled CUDA peak memory", _count("peak_cuda_bytes")),
+    Metric("measured_memory", "Peak meas.", "bytes", "B", "measured peak memory", _memory, traced=False),
+    Metric("latency", "Latency", "seconds", "s", "latency", _latency, traced=False),
+    Metric("throughput", "Throughput", "rate", "1/s", "throughput", _throughput, traced=False, higher_is_better=True),
+    Metric("energy", "Energy", "joules", "J", "energy", _energy, traced=False),
+)
+METRICS: Mapping[str, Metric] = {metric.key: metric for metric in _ALL}
+_ALIASES = {
+    "activation_bytes": "activation_memory",
+    "resident_bytes": "resident_memory",
+    "peak_bytes": "peak_memory",
+    "peak_cuda_bytes": "peak_cuda_memory",
+    "latency_s": "latency",
+    "energy_j": "energy",
+    "memory": "peak_memory",
+}
+
+
+def metric(name: str) -> Metric:
+    """The metric called `name` (field names of a Record are understood too). Raises UsageError with the nearest name."""
+    key = _ALIASES.get(name, name)
+    if key not in METRICS:
+        near = difflib.get_close_matches(name, [*METRICS, *_ALIASES], n=1)
+        advice = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(METRICS)}."
+        raise UsageError(f"no metric is called '{name}': {advice}")
+    return METRICS[key]
+
+
+def select(names: Iterable[str], records: Iterable[Record]) -> tuple[Metric, ...]:
+    """The metrics called `names`; measured peaks stand beside the traced ones where any record has one."""
+    chosen = list(dict.fromkeys(metric(name) for name in names))
+    peak, measured = METRICS["peak_memory"], METRICS["measured_memory"]
+    if peak in chosen and measured not in chosen and any(record.memory is not None for record in records):
+        chosen.insert(chosen.index(peak) + 1, measured)
+    return tuple(chosen)
+
+
+def why_missing(record: Record, wanted: Metric) -> str:
+    """Why `wanted` has no reading in this record, in one line."""
+    detail = " ".join(record.detail.split())
+    if record.status != "ok":
+        return f"{record.status}: {detail}" if detail else record.status
+    if wanted.traced:
+        return f"not traced: {detail}" if detail else "not traced (no reason recorded)"
+    if record.case.device == "none":
+        return NOT_MEASURED_DEVICE
+    for reason in (NOT_MEASURED_BUDGET, NOT_MEASURED_MEMORY):
+        if reason in detail:
+            return reason
+    if wanted.key in ("energy", "measured_memory") and record.timing is not None:
+        return "not measured (no reading on this device)"
+    return f"not measured: {detail}" if detail else "not measured (no reason recorded)"
+
+
+def pairs(first: Record, second: Record) -> tuple[list[float], list[float]]:
+    """Latencies of the two in rounds of the same block in which both were timed; empty lists where there are none."""
+    a, b = first.timing, second.timing
+    if a is None or b is None or not a.block or a.block != b.block:
+        return [], []
+    left = dict(zip(a.rounds, a.latency_s, strict=False))
+    right = dict(zip(b.rounds, b.latency_s, strict=False))
+    shared = sorted(left.keys() & right.keys())
+    return [left[r] for r in shared], [right[r] for r in shared]

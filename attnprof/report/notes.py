@@ -1,0 +1,161 @@
+"""The notes under a report, generated from its records: conventions, where it was measured, what is missing and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from attnprof.records import Record
+from attnprof.report.blocks import argument_text
+from attnprof.report.metrics import Metric, why_missing
+from attnprof.report.text import clean, clip
+
+_CONVENTIONS = {
+    "macs": "MACs: multiply-accumulates of convolution, matmul and attention that are executed.",
+    "flops": (
+        "FLOPs: 2 per MAC (1 MAC = 2 FLOPs) plus element-wise, softmax, normalisation, pooling, interpolation and sampling."
+    ),
+    "bytes_moved": "Moved: each op's inputs read once and outputs written once, unfused.",
+    "activation_memory": "Activations: what autograd keeps for backward (training), the sum of op outputs (inference).",
+    "resident_memory": "Resident: parameters, buffers and inputs.",
+    "peak_memory": "Peak: the most tensor storage alive above parameters, buffers and inputs.",
+    "peak_cuda_memory": "Peak CUDA: the traced pass as CUDA's allocator would see it (a model, not a measurement).",
+    "measured_memory": "Peak meas.: measured or calibrated peak above parameters, buffers and inputs.",
+    "latency": "Latency: median; ± is the larger side of its 95 % interval by order statistics (below 6 samples: the range).",
+    "throughput": "Throughput: batch / median latency; ± as for latency.",
+    "energy": "Energy: joules per pass, one reading.",
+}
+# Environment keys that a reader of the table needs, and how they are introduced; others stay in the JSON.
+_ENVIRONMENT = {
+    "device": "device",
+    "gpu": "gpu",
+    "cpu": "cpu",
+    "cores": "cores",
+    "driver": "driver",
+    "cuda": "cuda",
+    "torch": "torch",
+    "threads": "threads",
+    "cache": "cache",
+    "matmul_tf32": "matmul tf32",
+    "cudnn_tf32": "cudnn tf32",
+    "commit": "commit",
+    "attnprof": "attnprof",
+}
+_MOST_NAMED = 6
+
+
+def notes_of(records: Sequence[Record], metrics: Sequence[Metric], baseline: str | None, inverse: bool) -> tuple[str, ...]:
+    """All notes of a report, in reading order."""
+    shown = {metric.key for metric in metrics}
+    out = [text for key, text in _CONVENTIONS.items() if key in shown]
+    if any(metric.kind == "bytes" for metric in metrics):
+        out.append("1 MiB = 2^20 bytes, 1 KiB = 2^10 bytes.")
+    if baseline:
+        out += _ratio_notes(clean(baseline), inverse, "latency" in shown or "throughput" in shown)
+    out += _settings(records) + _environment(records) + _timing(records) + _memory(records)
+    out += _coverage(records, metrics)
+    return tuple(out + _counting(records))
+
+
+def _ratio_notes(baseline: str, inverse: bool, timed: bool) -> list[str]:
+    meaning = f"value of {baseline} / value" if inverse else f"value / value of {baseline}"
+    out = [f"ratio: {meaning}, of the unrounded values."]
+    if timed:
+        out.append(
+            "Latency ratio: median over rounds in which both were timed side by side, with its 95 % bootstrap interval,"
+            " which covers what varies within one process only."
+        )
+    return out
+
+
+def _settings(records: Sequence[Record]) -> list[str]:
+    """Settings that all cases share."""
+    every = [dict(record.case.settings) for record in records]
+    shared = {key: value for key, value in every[0].items() if all(one.get(key) == value for one in every)} if every else {}
+    texts = [f"{clean(key)}={clean(argument_text(value))}" for key, value in shared.items()]
+    return [f"Settings: {', '.join(texts)}."] if texts else []
+
+
+def _environment(records: Sequence[Record]) -> list[str]:
+    """Each environment once, of the measured cases where there are any; several are said, since their numbers do not compare."""
+    seen: Counter[str] = Counter()
+    measured = [record for record in records if record.timing is not None or record.memory is not None]
+    for record in measured or records:
+        parts = [
+            f"{name} {clean(argument_text(record.environment[key]))}"
+            for key, name in _ENVIRONMENT.items()
+            if record.environment.get(key) not in (None, "")
+        ]
+        if parts:
+            seen[", ".join(dict.fromkeys(parts))] += 1
+    if len(seen) <= 1:
+        return [f"Environment: {text}." for text in seen]
+    return [f"{len(seen)} environments; measured numbers compare only within one."] + [
+        f"Environment of {count} case{'s' if count > 1 else ''}: {text}." for text, count in seen.items()
+    ]
+
+
+def _timing(records: Sequence[Record]) -> list[str]:
+    timings = [(record.case.label, record.timing) for record in records if record.timing is not None and record.timing.n]
+    if not timings:
+        return []
+    counts = sorted(timing.n for _, timing in timings)
+    n = str(counts[0]) if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+    out = [f"n = {n} samples per latency, none dropped; intervals cover what varies within one process."]
+    unsteady = [label for label, timing in timings if not timing.warmup_converged]
+    if unsteady:
+        out.append(f"Warm-up did not reach a steady state: {_named(unsteady)}.")
+    ended = [label for label, timing in timings if timing.stopped_by == "budget"]
+    if ended:
+        out.append(f"Sampling ended by the budget, not by the interval: {_named(ended)}.")
+    warned: dict[str, list[str]] = {}
+    for label, timing in timings:
+        for warning in timing.warnings:
+            warned.setdefault(clip(clean(warning), 160), []).append(label)
+    return out + [f"Warning: {warning} ({_named(labels)})." for warning, labels in warned.items()]
+
+
+def _memory(records: Sequence[Record]) -> list[str]:
+    sources = Counter(record.memory.source for record in records if record.memory is not None)
+    texts = [f"{clean(source)} ({count})" for source, count in sorted(sources.items())]
+    return [f"Source of measured peaks: {', '.join(texts)}."] if texts else []
+
+
+def _coverage(records: Sequence[Record], metrics: Sequence[Metric]) -> list[str]:
+    """'Latency: 70 of 72 cases have a value; 2 not measured (budget).' Metrics with the same gaps share a line."""
+    heads: dict[str, list[str]] = {}
+    for metric in metrics:
+        missing = Counter(_short(record, metric) for record in records if metric.read(record) is None)
+        if not metric.traced or missing:
+            found = f"{len(records) - missing.total()} of {len(records)} cases have a value"
+            gaps = (f"{count} {reason}" for reason, count in missing.items())
+            heads.setdefault("; ".join([found, *gaps]), []).append(metric.head)
+    return [f"{', '.join(names)}: {text}." for text, names in heads.items()]
+
+
+def _short(record: Record, metric: Metric) -> str:
+    return record.status if record.status != "ok" else clip(why_missing(record, metric), 60)
+
+
+def _counting(records: Sequence[Record]) -> list[str]:
+    """Ops without a formula, ops counted on an assumption, and cases that were not traced on meta."""
+    out = []
+    for field, text in (("uncounted", "Not counted"), ("assumed", "Counted on an assumption")):
+        ops: dict[str, list[str]] = {}
+        for record in records:
+            ledger = {} if record.counts is None else getattr(record.counts, field)
+            for op in ledger:
+                ops.setdefault(clean(op), []).append(record.case.label)
+        out += [f"{text}: {op} ({_named(labels)})." for op, labels in ops.items()]
+    by: dict[str, list[str]] = {}
+    for record in records:
+        if record.counts is not None and record.counts.traced_by != "meta":
+            by.setdefault(clean(record.counts.traced_by), []).append(record.case.label)
+    return out + [f"Traced by {how} tensors instead of meta: {_named(labels)}." for how, labels in by.items()]
+
+
+def _named(labels: Iterable[str]) -> str:
+    """Labels once each, the first few by name."""
+    unique = list(dict.fromkeys(clip(clean(label), 40) for label in labels))
+    rest = len(unique) - _MOST_NAMED
+    return ", ".join(unique[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,202 @@
+"""Records of one run -> a Report of tables: one table per block (same shape, dtype, mode, device, host, settings).
+
+Mechanisms are rows; every metric is a value column and, with a baseline, a ratio column beside it. Cells carry the raw
+reading beside their text, so that a renderer only lays out. A ratio is value / baseline's value (the inverse for `compare`);
+that of a latency comes only from rounds in which both were timed side by side. No cell is empty: a failure shows its status,
+what was not measured '-', and both refer to a footnote with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from attnprof import units
+from attnprof.records import Record
+from attnprof.report.blocks import axes, axis_text, by_block, find, titles
+from attnprof.report.cells import decimals, ranks, ratio_text, value_text
+from attnprof.report.metrics import DEFAULT_METRICS, NOT_MEASURED_DEVICE, Metric, Reading, metric, select, why_missing
+from attnprof.report.notes import notes_of
+from attnprof.report.ratios import Ratio, ratio_of
+from attnprof.report.text import clean, clip
+
+MISSING = "-"
+_FOOTNOTE_ROOM = 200
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. `key` is the metric's or argument's name, `kind` is label, axis, value or ratio."""
+
+    key: str
+    head: str
+    unit: str
+    direction: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its text, the reading or ratio behind it, why it has none, the footnote's number, the rank in the column."""
+
+    text: str
+    reading: Reading | None = None
+    ratio: Ratio | None = None
+    reason: str = ""
+    marker: int = 0
+    rank: int = 0
+
+    @property
+    def marked(self) -> str:
+        """The text with the number of its footnote."""
+        return f"{self.text} ({self.marker})" if self.marker else self.text
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case: its record, and one cell per column of the table."""
+
+    record: Record
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The cases of one block; cells refer to the footnotes by number, from 1."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    footnotes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """All tables of a run, the notes that hold for all of them, and the records they were made from, in order."""
+
+    name: str
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...]
+    records: tuple[Record, ...]
+    baseline: str | None = None
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the tables of a report share."""
+
+    records: Sequence[Record]
+    metrics: tuple[Metric, ...]
+    scales: Mapping[str, tuple[str, float]]
+    axes: tuple[str, ...]
+    baseline: str | None
+    inverse: bool
+
+
+def build(
+    records: Sequence[Record],
+    *,
+    name: str = "report",
+    baseline: str | None = None,
+    metrics: Iterable[str] = DEFAULT_METRICS,
+    inverse: bool = False,
+) -> Report:
+    """The report of one run. `baseline` is a label or a mechanism's name; `inverse` gives ratios as baseline / value."""
+    chosen = select(metrics, records)
+    blocks = by_block(records)
+    plan = _Plan(records, chosen, _scales(chosen, records), axes(records), baseline, inverse)
+    heads = titles([members[0].case for members in blocks])
+    tables = tuple(_table(title, members, plan) for title, members in zip(heads, blocks, strict=True))
+    return Report(name, tables, notes_of(records, chosen, baseline, inverse), tuple(records), baseline)
+
+
+def sort(table: Table, key: str) -> Table:
+    """Rows by the value of a metric, the better first, those without a value last. Raises UsageError for no such metric."""
+    wanted = metric(key)
+    at = [i for i, column in enumerate(table.columns) if (column.key, column.kind) == (wanted.key, "value")]
+    sign = -1 if wanted.higher_is_better else 1
+
+    def place(row: Row) -> tuple[bool, float]:
+        reading = row.cells[at[0]].reading
+        return (reading is None, 0.0 if reading is None else sign * reading.value)
+
+    return replace(table, rows=tuple(sorted(table.rows, key=place))) if at else table
+
+
+def visible(table: Table) -> Table:
+    """Without the metrics that the whole table lacks because nothing was to be measured (device none; the notes say so)."""
+    hidden = {
+        column.key
+        for i, column in enumerate(table.columns)
+        if column.kind == "value" and table.rows and all(row.cells[i].reason == NOT_MEASURED_DEVICE for row in table.rows)
+    }
+    keep = [i for i, column in enumerate(table.columns) if column.kind in ("label", "axis") or column.key not in hidden]
+    if not any(table.columns[i].kind == "value" for i in keep):
+        return table
+    rows = tuple(Row(row.record, tuple(row.cells[i] for i in keep)) for row in table.rows)
+    shown = replace(table, columns=tuple(table.columns[i] for i in keep), rows=rows)
+    return _number_footnotes(shown)
+
+
+def _scales(chosen: Iterable[Metric], records: Sequence[Record]) -> dict[str, tuple[str, float]]:
+    """One unit per metric for the whole report, so that tables can be read against each other."""
+    out = {}
+    for each in chosen:
+        readings = [each.read(record) for record in records]
+        out[each.key] = units.column_unit(each.kind, max((abs(r.value) for r in readings if r is not None), default=0.0))
+    return out
+
+
+def _table(title: str, members: Sequence[Record], plan: _Plan) -> Table:
+    columns = [Column("label", "Mechanism", "", "", "label")]
+    parts = [[Cell(clean(record.case.label)) for record in members]]
+    for axis in plan.axes:
+        columns.append(Column(axis, clean(axis), "", "", "axis"))
+        parts.append([Cell(axis_text(record.case, axis, plan.records)) for record in members])
+    base = find(members, plan.baseline) if plan.baseline else None
+    for each in plan.metrics:
+        unit, divisor = plan.scales[each.key]
+        columns.append(Column(each.key, each.head, unit, each.direction, "value"))
+        parts.append(_values(members, each, divisor))
+        if plan.baseline:
+            columns.append(Column(each.key, "ratio", "", "", "ratio"))
+            parts.append([_ratio(record, base, each, plan) for record in members])
+    rows = tuple(Row(record, tuple(part[i] for part in parts)) for i, record in enumerate(members))
+    return _number_footnotes(Table(title, tuple(columns), rows))
+
+
+def _values(members: Sequence[Record], each: Metric, divisor: float) -> list[Cell]:
+    readings = [each.read(record) for record in members]
+    places = decimals([reading for reading in readings if reading is not None], divisor)
+    out = []
+    for record, reading, rank in zip(members, readings, ranks(readings, each.higher_is_better), strict=True):
+        if reading is None:
+            text = MISSING if record.status == "ok" else clean(record.status)
+            out.append(Cell(text, reason=why_missing(record, each)))
+        else:
+            out.append(Cell(value_text(reading, places, divisor), reading, rank=rank))
+    return out
+
+
+def _ratio(record: Record, base: Record | None, each: Metric, plan: _Plan) -> Cell:
+    if base is None:
+        return Cell(MISSING, reason=f"no ratio: the baseline '{clean(plan.baseline or '')}' is not in this table")
+    if each.read(record) is None:
+        return Cell(MISSING, reason=why_missing(record, each))
+    ratio = ratio_of(base, record, each) if plan.inverse else ratio_of(record, base, each)
+    if ratio.value is None:
+        return Cell(MISSING, ratio=ratio, reason=f"no ratio: {ratio.reason}")
+    return Cell(ratio_text(ratio.value, ratio.low, ratio.high), ratio=ratio)
+
+
+def _number_footnotes(table: Table) -> Table:
+    """Number the reasons in reading order; equal reasons share a footnote."""
+    numbers: dict[str, int] = {}
+    rows = []
+    for row in table.rows:
+        marked = []
+        for cell in row.cells:
+            marker = numbers.setdefault(cell.reason, len(numbers) + 1) if cell.reason else 0
+            marked.append(replace(cell, marker=marker))
+        rows.append(Row(row.record, tuple(marked)))
+    return replace(table, rows=tuple(rows), footnotes=tuple(clip(clean(reason), _FOOTNOTE_ROOM) for reason in numbers))

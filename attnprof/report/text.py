@@ -1,0 +1,85 @@
+"""Plain text of a known width: cleaning labels, clipping them visibly, wrapping notes, laying out columns.
+
+A wide character counts as two columns and every other as one, so a line is never wider than counted. Nothing here
+knows a record.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+WIDTH = 80
+ELLIPSIS = "…"
+
+
+def clean(text: str) -> str:
+    """One printable line: runs of white space become one space, other characters that do not print become '?'."""
+    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split())) or "?"
+
+
+def width(text: str) -> int:
+    """Columns that `text` takes at most."""
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def clip(text: str, room: int) -> str:
+    """`text` in at most `room` columns; the middle goes, since ablation labels differ at their end, and '…' says so."""
+    if width(text) <= room:
+        return text
+    if room <= 1:
+        return ELLIPSIS[:room]
+    tail_room = (room - 1) // 2
+    tail = ""
+    for char in reversed(text):
+        if width(char + tail) > tail_room:
+            break
+        tail = char + tail
+    head = ""
+    for char in text:
+        if width(head + char) > room - 1 - width(tail):
+            break
+        head += char
+    return head + ELLIPSIS + tail
+
+
+def pad(text: str, room: int, right: bool = False) -> str:
+    """`text` clipped and padded to `room` columns."""
+    text = clip(text, room)
+    fill = " " * (room - width(text))
+    return fill + text if right else text + fill
+
+
+def wrap(text: str, room: int = WIDTH, indent: str = "") -> list[str]:
+    """Lines of at most `room` columns; lines after the first begin with `indent`; a longer word is broken."""
+    lines, line = [], ""
+    for word in clean(text).split(" "):
+        rest = word
+        while rest:
+            lead = line + " " if line.strip() else line
+            if width(lead + rest) <= room:
+                line, rest = lead + rest, ""
+            elif line.strip():
+                lines.append(line)
+                line = indent
+            else:
+                cut = next(n for n in range(len(rest), 0, -1) if width(line + rest[:n]) <= room or n == 1)
+                lines.append(line + rest[:cut])
+                line, rest = indent, rest[cut:]
+    return [*lines, line] if line.strip() or not lines else lines
+
+
+def grid(heads: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], widths: Sequence[int], left: int = 1) -> list[str]:
+    """Head lines, a rule, then the rows; the first `left` columns are flush left, the others flush right."""
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (pad(cell, room, right=i >= left) for i, (cell, room) in enumerate(zip(cells, widths, strict=True)))
+        return "  ".join(padded).rstrip()
+
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return [*(line(head) for head in heads), rule, *(line(row) for row in rows)]
+
+
+def fit(columns: Sequence[Sequence[str]], caps: Sequence[int]) -> list[int]:
+    """The width that each column wants, at most its cap."""
+    return [min(max(map(width, column), default=0), cap) for column, cap in zip(columns, caps, strict=True)]

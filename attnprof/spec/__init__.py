@@ -1,0 +1,217 @@
+"""What to compare and over which axes: the Spec, and how a YAML file becomes one.
+
+`parse_file` and `parse_text` read the strict YAML of DESIGN section 5 and raise a SpecError with every mistake at its place.
+Importing this module costs nothing: PyYAML and pydantic are imported when a file is parsed or the schema is asked for, so
+that `compare` can write a Spec directly. Every field that is a tuple is an axis of the sweep.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import math
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NoReturn
+
+from attnprof.errors import Problem, SpecError, UsageError
+from attnprof.records import MODES
+from attnprof.spec.scalars import format_scalar
+from attnprof.spec.values import DEFAULT_METRICS, METRICS, parse_hw
+
+__all__ = [
+    "MAX_POINTS",
+    "METRICS",
+    "Entry",
+    "Measure",
+    "Spec",
+    "axes",
+    "check_import_permission",
+    "json_schema",
+    "label_of",
+    "make_entry",
+    "parse_file",
+    "parse_hw",
+    "parse_text",
+    "size_problem",
+    "variants",
+]
+
+MAX_POINTS = 100_000
+MAX_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of `mechanisms:`. `args`: for each argument the tuple of its values, an axis where it holds more than one."""
+
+    mechanism: str  # "family/name", or the import path
+    label: str
+    args: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    imported: bool = False
+    line: int = 0  # in the spec file; 0: not from a file
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How to time: seconds per cell, seconds for the whole run (None: no limit), and the device."""
+
+    budget_s: float = 5.0
+    run_budget_s: float | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A parsed spec. `baseline` is a label of `variants`; `threads` None leaves torch's own number."""
+
+    channels: tuple[int, ...]
+    hw: tuple[tuple[int, int], ...]
+    entries: tuple[Entry, ...]
+    name: str = "spec"
+    batch: tuple[int, ...] = (1,)
+    frames: tuple[int, ...] = (1,)
+    dtype: tuple[str, ...] = ("float32",)
+    modes: tuple[str, ...] = MODES
+    baseline: str | None = None
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+    measure: Measure = Measure()
+    sdpa: tuple[str, ...] = ("auto",)
+    memory_format: tuple[str, ...] = ("contiguous",)
+    compile: tuple[bool, ...] = (False,)
+    autocast: tuple[str, ...] = ("none",)
+    threads: tuple[int | None, ...] = (None,)
+    source: str = ""
+
+
+def parse_file(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
+    """The Spec of a YAML file, with `--set KEY=VALUE` overrides applied first. Raises SpecError or UsageError (exit code 2)."""
+    path = Path(path)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name a spec file in it.")
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: there is no such file.{_near_file(path)}") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    if len(data) > MAX_BYTES:
+        raise UsageError(f"{path} is larger than {MAX_BYTES // 2**20} MiB: no spec is that long.")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is no text in UTF-8: byte {error.start} is 0x{data[error.start]:02x}.") from None
+    return parse_text(text, str(path), overrides)
+
+
+def _near_file(path: Path) -> str:
+    siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, siblings, n=1)
+    return f" Did you mean {path.parent / near[0]}?" if near else ""
+
+
+def parse_text(text: str, filename: str = "spec", overrides: Sequence[str] = ()) -> Spec:
+    """The Spec of a YAML text; `filename` is what problems are reported under. Raises SpecError with all problems."""
+    from attnprof.spec import check, overriding, yaml_loader
+
+    if len(text) > MAX_BYTES:
+        raise UsageError(f"{filename} is larger than {MAX_BYTES // 2**20} MiB: no spec is that long.")
+    document = yaml_loader.load(text, filename)
+    if document.value is None and document.problems:
+        _refuse(document.problems)
+    overridden, mistakes = overriding.apply(document, overrides)
+    spec, problems = check.check(document, overridden)
+    if mistakes or spec is None:
+        _refuse([*mistakes, *problems])
+    return spec
+
+
+def _refuse(problems: list[Problem]) -> NoReturn:
+    """Raises the SpecError. A problem on line 0 has no place in a file: its `file` is the `--set` that it comes from."""
+    error = SpecError(problems)
+    error.args = ("\n".join(problem.text() if problem.line else _placeless(problem) for problem in problems),)
+    raise error
+
+
+def _placeless(problem: Problem) -> str:
+    return f"{problem.file}: {problem.what}" + (f": {problem.hint}" if problem.hint else "")
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a spec file, for editors; specs/schema.json is this."""
+    from attnprof.spec.model import SpecModel
+
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **SpecModel.model_json_schema()}
+
+
+def label_of(mechanism: str) -> str:
+    """The label of an entry without `as:`: the name without its family, the class of an import path."""
+    return mechanism.rpartition(":")[2] if ":" in mechanism else mechanism.rpartition("/")[2]
+
+
+def make_entry(text: str, args: Mapping[str, Any] | None = None, label: str | None = None) -> Entry:
+    """An Entry from what is typed on the command line: a catalogue name, or an import path where there is a ':' in it.
+
+    `args` are values, not axes. Raises UsageError for a name that the catalogue lacks.
+    """
+    from attnprof import mechanisms
+
+    imported = ":" in text
+    mechanism = text if imported else mechanisms.resolve(text)
+    values = {name: (value,) for name, value in (args or {}).items()}
+    return Entry(mechanism, label or label_of(mechanism), values, imported=imported)
+
+
+def variants(entry: Entry) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(label, args) for every combination of the entry's argument axes; the label names the axes that vary.
+
+    'ccnet' with recurrence 1, 2 -> 'ccnet[recurrence=1]', 'ccnet[recurrence=2]'.
+    """
+    varying = [name for name, values in entry.args.items() if len(values) > 1]
+    for combination in itertools.product(*entry.args.values()):
+        args = dict(zip(entry.args, combination, strict=True))
+        suffix = ",".join(f"{name}={format_scalar(args[name])}" for name in varying)
+        yield f"{entry.label}[{suffix}]" if suffix else entry.label, args
+
+
+def axes(spec: Spec) -> dict[str, int]:
+    """The length of every axis of the sweep; `mechanisms` counts each combination of arguments."""
+    names = ("batch", "channels", "hw", "frames", "dtype", "modes", "sdpa", "memory_format", "compile", "autocast", "threads")
+    lengths = {name: len(getattr(spec, name)) for name in names}
+    lengths["mechanisms"] = sum(math.prod(len(values) for values in entry.args.values()) for entry in spec.entries)
+    return lengths
+
+
+def size_problem(spec: Spec) -> str:
+    """A sentence where the sweep has more than MAX_POINTS points, '' otherwise. Nothing is expanded to find out."""
+    lengths = axes(spec)
+    points = math.prod(lengths.values())
+    if points <= MAX_POINTS:
+        return ""
+    named = " x ".join(f"{name} {length:,}" for name, length in lengths.items() if length > 1)
+    return f"the sweep has {points:,} points, more than {MAX_POINTS:,}: {named}"
+
+
+def check_import_permission(spec: Spec, patterns: Sequence[str]) -> None:
+    """Raises UsageError for entries with `import:` that no `--allow-import` pattern matches ('module:Class', fnmatch).
+
+    A file path is compared without its './' and after '..' is resolved, so that 'blocks/*' cannot reach outside blocks.
+    """
+    refused = []
+    for entry in spec.entries:
+        if entry.imported and not any(fnmatchcase(_canonical(entry.mechanism), _canonical(pattern)) for pattern in patterns):
+            where = f"{spec.source}:{entry.line}: " if entry.line else f"{spec.source}: " if spec.source else ""
+            refused.append(
+                f"{where}'{entry.mechanism}' is code of your own: to run it, pass --allow-import '{entry.mechanism}'."
+            )
+    if refused:
+        raise UsageError("\n".join(refused))
+
+
+def _canonical(text: str) -> str:
+    where, colon, name = text.rpartition(":")
+    return posixpath.normpath(where) + colon + name if where.endswith(".py") or "/" in where else text

@@ -1,0 +1,140 @@
+"""A Document -> a Spec, or every problem in it at once, each at its place in the file or with its `--set`.
+
+Three readers look at the same plain value: the pydantic model (forms), the catalogue (names and arguments) and the file as a
+whole (labels, baseline, repeated values, size of the sweep). The last two skip what the model has already refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from attnprof.errors import Problem, UsageError
+from attnprof.spec import Measure, Spec, size_problem
+from attnprof.spec.entries import arguments_of, baseline_label, check_item, check_labels, to_entry
+from attnprof.spec.finding import Finding, from_pydantic, place
+from attnprof.spec.model import InputModel, ItemModel, MeasureModel, SpecModel, keys_of
+from attnprof.spec.scalars import format_scalar
+from attnprof.spec.values import nearest, parse_hw
+from attnprof.spec.yaml_loader import Document, Path
+
+_AXES: tuple[Path, ...] = (
+    *(("input", key) for key in ("batch", "channels", "hw", "frames")),
+    *((key,) for key in ("dtype", "modes", "metrics", "sdpa", "memory_format", "compile", "autocast", "threads")),
+)
+
+
+def check(document: Document, overridden: dict[Path, str]) -> tuple[Spec | None, list[Problem]]:
+    """The Spec of a document, or its problems in the order of the file; `overridden`: paths that a `--set` wrote."""
+    value = document.value
+    model, findings = _modelled(value)
+    if isinstance(value, dict):
+        items = value.get("mechanisms")
+        items = items if isinstance(items, list) else []
+        for index, item in enumerate(items):
+            findings += check_item(("mechanisms", index), item)
+        findings += _repeated(value, items)
+        findings += check_labels(document, value, items)
+    spec = None
+    if model is not None and not findings:
+        spec = _spec(document, model)
+        sentence = size_problem(spec)
+        findings += [Finding((), sentence)] if sentence else []
+    placed = [place(document, overridden, finding) for finding in dict.fromkeys(findings)]
+    problems = sorted([*document.problems, *placed], key=lambda problem: (problem.line, problem.column))
+    return (None if problems else spec), problems
+
+
+def _modelled(value: Any) -> tuple[SpecModel | None, list[Finding]]:
+    try:
+        return SpecModel.model_validate(value), []
+    except ValidationError as error:
+        return None, [from_pydantic(item, partial(_key_hint, value)) for item in error.errors(include_url=False)]
+
+
+def _repeated(value: dict[str, Any], items: list[Any]) -> Iterator[Finding]:
+    """A value that stands twice on an axis: it would be the same case twice."""
+    paths = list(_AXES)
+    for index, item in enumerate(items):
+        args = item.get("args") if isinstance(item, dict) else None
+        paths += [("mechanisms", index, "args", key) for key in (args if isinstance(args, dict) else ())]
+    for path in paths:
+        seen: set[str] = set()
+        for index, member in enumerate(_list_at(value, path)):
+            text = _canonical(member, path)
+            if text in seen:
+                yield Finding((*path, index), f"{format_scalar(member)} stands twice on this axis")
+            seen.add(text)
+
+
+def _list_at(value: Any, path: Path) -> list[Any]:
+    for part in path:
+        if isinstance(value, list) and isinstance(part, int):
+            value = value[part]
+        else:
+            value = value.get(part) if isinstance(value, dict) else None
+    return value if isinstance(value, list) else []
+
+
+def _canonical(member: Any, path: Path) -> str:
+    if path == ("input", "hw"):
+        with contextlib.suppress(UsageError):
+            return str(parse_hw(member))
+    return json.dumps(member, sort_keys=True)
+
+
+def _spec(document: Document, model: SpecModel) -> Spec:
+    entries = []
+    for index, item in enumerate(model.mechanisms):
+        plain = {"name": item.name, "import": item.import_, "as": item.as_, "args": item.args}
+        entry = to_entry(document, index, plain)
+        assert entry is not None
+        entries.append(entry)
+    return Spec(
+        name=model.name or _stem(document.file),
+        batch=tuple(model.input.batch),
+        channels=tuple(model.input.channels),
+        hw=tuple(model.input.hw),
+        frames=tuple(model.input.frames),
+        dtype=tuple(model.dtype),
+        modes=tuple(model.modes),
+        entries=tuple(entries),
+        baseline=None if model.baseline is None else baseline_label(model.baseline, tuple(entries)),
+        metrics=tuple(model.metrics),
+        measure=Measure(**model.measure.model_dump()),
+        sdpa=tuple(model.sdpa),
+        memory_format=tuple(model.memory_format),
+        compile=tuple(model.compile),
+        autocast=tuple(model.autocast),
+        threads=(None,) if model.threads is None else tuple(model.threads),
+        source=document.file,
+    )
+
+
+def _stem(file: str) -> str:
+    stem = re.sub(r"[^\w.-]", "_", file.replace("\\", "/").rsplit("/", 1)[-1]).removesuffix(".yaml").removesuffix(".yml")
+    return stem.strip(".-")[:100] or "spec"
+
+
+def _key_hint(value: Any, path: Path) -> str:
+    """What may have been meant by an unknown key: a near one, one that belongs elsewhere, or the list of all."""
+    models: dict[str, type[BaseModel]] = {"input": InputModel, "measure": MeasureModel, "mechanisms": ItemModel}
+    here = keys_of(models[str(path[0])] if len(path) > 1 else SpecModel)
+    key = str(path[-1])
+    for section, model in models.items():
+        if len(path) == 1 and section != "mechanisms" and key in keys_of(model):
+            return f"write it under `{section}:`"
+    if path[0] == "mechanisms":
+        name = value["mechanisms"][path[1]].get("name")
+        arguments = tuple(argument.name for argument in arguments_of(name)) if isinstance(name, str) else ()
+        if key in arguments:
+            return f"write it under `args:`, {{{key}: ...}}"
+        if hint := nearest(key, arguments):
+            return f"{hint} Arguments stand under `args:`"
+    return nearest(key, here) or f"keys here: {', '.join(here)}"

@@ -1,0 +1,240 @@
+"""The store: DIR/NAME.jsonl, append-only, one JSON object per line, one write and one fsync per line.
+
+Lines are {"schema": 1, "kind": "run", "name", "baseline", "metrics", "keys", "source"} and {"schema": 1, "kind": "record",
+"record": Record as JSON}. Several writers may append, files may be concatenated: the last record of a key wins. A torn last
+line (a writer was killed) is dropped and said. What a record was made with stands in its environment under `provenance`.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.machinery
+import importlib.metadata
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from attnprof import __version__, mechanisms
+from attnprof.errors import AttnprofError, UsageError
+from attnprof.records import (
+    NOT_MEASURED_BUDGET,
+    SCHEMA_VERSION,
+    Case,
+    Record,
+    record_from_json,
+    to_json,
+)
+
+_PACKAGE = Path(__file__).parent
+PROVENANCE = "provenance"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was asked for: the cases of a run in their order, and how its tables are to be drawn."""
+
+    name: str
+    keys: tuple[str, ...]
+    baseline: str | None = None
+    metrics: tuple[str, ...] = ()
+    source: str = ""  # hash of the spec's text
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A store as read: runs in the order written, the last record of each key, and what the reader has to say."""
+
+    runs: tuple[Run, ...] = ()
+    records: Mapping[str, Record] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def load(path: Path) -> Stored:
+    """Read a store. Raises UsageError for a file that is not there, is no store, or was written by a newer attnprof."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    runs: list[Run] = []
+    records: dict[str, Record] = {}
+    warnings: list[str] = []
+    lines = text.split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            data = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                warnings.append(f"{path.name}:{number}: the last line is torn (a writer was killed); it is left out")
+                continue
+            raise UsageError(f"{path}:{number}: this line is no JSON: the file is no store of attnprof, or damaged.") from error
+        _take(data, f"{path}:{number}", runs, records)
+    return Stored(tuple(runs), records, tuple(warnings))
+
+
+def _take(data: Any, where: str, runs: list[Run], records: dict[str, Record]) -> None:
+    """Add one line's content to what was read."""
+    if not isinstance(data, dict) or "schema" not in data or "kind" not in data:
+        raise UsageError(f"{where}: this is no line of an attnprof store (no 'schema' and 'kind').")
+    if not isinstance(data["schema"], int) or data["schema"] > SCHEMA_VERSION:
+        raise UsageError(f"{where}: schema {data['schema']} is newer than {SCHEMA_VERSION}: a newer attnprof wrote this.")
+    try:
+        if data["kind"] == "run":
+            fields = {name: data[name] for name in ("name", "keys", "baseline", "metrics", "source")}
+            runs.append(Run(**{**fields, "keys": tuple(fields["keys"]), "metrics": tuple(fields["metrics"])}))
+        elif data["kind"] == "record":
+            record = record_from_json(data["record"])
+            records.pop(record.case.key, None)
+            records[record.case.key] = record
+        else:
+            raise UsageError(f"{where}: a line of kind {data['kind']!r} is unknown.")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{where}: this line lacks or misnames a field: {error!r}.") from error
+
+
+def append(path: Path, entry: Record | Run) -> None:
+    """Add one line, durably: a torn line that an earlier writer left is closed first."""
+    if isinstance(entry, Record):
+        content: dict[str, Any] = {"kind": "record", "record": to_json(entry)}
+    else:
+        content = {"kind": "run", **asdict(entry)}
+    line = json.dumps({"schema": SCHEMA_VERSION, **content}, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        _mend(descriptor)
+        written = os.write(descriptor, line)
+        if written != len(line):
+            raise UsageError(f"{path}: the disk took {written} of {len(line)} bytes.")
+        os.fsync(descriptor)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}.") from error
+    finally:
+        os.close(descriptor)
+
+
+def _mend(descriptor: int) -> None:
+    """Cut a torn last line off, so that what is appended stands on a line of its own."""
+    size = os.fstat(descriptor).st_size
+    if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
+        return
+    end, step = size, 65536
+    while end > 0:
+        start = max(end - step, 0)
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            os.ftruncate(descriptor, start + newline + 1)
+            return
+        end = start
+    os.ftruncate(descriptor, 0)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a derived file so that a reader sees the old one or the new one, never half of either."""
+    data = content.encode() if isinstance(content, str) else content
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def reusable(stored: Stored, case: Case, provenance: Mapping[str, Any]) -> Record | None:
+    """The stored record of a case where running it again would find the same.
+
+    Status ok, made from the same source by the same versions; and, where the case has a device, measured or left out because
+    of memory. What a budget left out is tried again.
+    """
+    record = stored.records.get(case.key)
+    if record is None or record.status != "ok" or dict(record.environment.get(PROVENANCE, {})) != dict(provenance):
+        return None
+    if case.device == "none":
+        return record if record.counts is not None else None
+    return None if record.timing is None and NOT_MEASURED_BUDGET in record.detail else record
+
+
+def provenance(case: Case) -> dict[str, str]:
+    """What the numbers of a case come from: versions, and hashes of the mechanism's source and of the code that counts."""
+    return {
+        "attnprof": __version__,
+        "torch": _version("torch"),
+        "python": ".".join(str(part) for part in sys.version_info[:3]),
+        "source": source_hash(case.mechanism, case.host),
+        "counting": _counting_hash(),
+    }
+
+
+@cache
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+@cache
+def _counting_hash() -> str:
+    return _hash(sorted((_PACKAGE / "profiling").glob("*.py")))
+
+
+def source_hash(mechanism: str, host: str | None = None) -> str:
+    """Hash of the file that defines a mechanism (and of the hosts), found without importing it; '' where there is none."""
+    if ":" in mechanism:
+        where = mechanism.rpartition(":")[0]
+        file = Path(where) if where.endswith(".py") else _module_file(where)
+    else:
+        try:
+            file = _PACKAGE / "mechanisms" / f"{mechanisms.resolve(mechanism)}.py"
+        except AttnprofError:
+            file = None
+    files = [file] if file is not None and file.is_file() else []
+    if host is not None:
+        files += sorted((_PACKAGE / "hosts").rglob("*.py"))
+    return _hash(files) if files else ""
+
+
+def _module_file(dotted: str) -> Path | None:
+    """The source file of 'pkg.mod' on the import path, without running any package's code."""
+    search: list[str] | None = None
+    spec = None
+    for end in range(1, dotted.count(".") + 2):
+        name = ".".join(dotted.split(".")[:end])
+        spec = importlib.machinery.PathFinder.find_spec(name, search)
+        if spec is None:
+            return None
+        search = list(spec.submodule_search_locations or [])
+    return Path(spec.origin) if spec is not None and spec.origin else None
+
+
+def _hash(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(_meaning(file) + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _meaning(file: Path) -> bytes:
+    """A source file's syntax tree, so that comments and spaces change nothing; its bytes where it does not parse."""
+    data = file.read_bytes()
+    try:
+        return ast.dump(ast.parse(data)).encode()
+    except (SyntaxError, ValueError):
+        return data

@@ -1,0 +1,186 @@
+"""The child: one request in, events out, one JSON line each; the only place where a user's module runs.
+
+Requests: {"op": "trace" | "measure" | "memory" | "probe", ...}. Events: {"event": "traced" | "timed" | "memory" | "failed" |
+"left" | "probed" | "end", "key": case key, ...}. Who is being worked on stands on the board (`attnprof.execute.board`), so that
+whatever ends this process is charged to that member.
+
+This module is imported once by the fork server: importing it must run no op and touch no device.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import linecache
+import os
+import resource
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attnprof import mechanisms
+from attnprof.errors import AttnprofError, UntraceableError
+from attnprof.execute.board import Board, attach
+from attnprof.profiling import device, measure, peak
+from attnprof.profiling.prepare import UnsupportedError
+from attnprof.records import Case, case_from_json, to_json
+
+Say = Callable[[dict[str, Any]], None]
+
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "cannot allocate memory")
+_OWN = Path(__file__).parent
+_MESSAGE = 2000
+
+
+def main(wire: int, board: int) -> int:
+    """Answer the one request that comes over `wire`. Returns the exit code."""
+    channel = socket.socket(fileno=wire)
+    with channel.makefile("r", encoding="utf-8") as lines:
+        request = json.loads(lines.readline())
+
+    def say(event: dict[str, Any]) -> None:
+        channel.sendall(json.dumps(event).encode() + b"\n")
+
+    turns = attach(board)
+    _bound_memory(request.get("memory_bytes"))
+    _OPERATIONS[request["op"]](request, turns, say)
+    turns.turn_to(-1)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    say({"event": "end"})
+    return 0
+
+
+def _bound_memory(allowed: int | None) -> None:
+    """Let this process allocate so much more: a module that never stops gets an error instead of the machine's last page."""
+    if allowed is None or sys.platform != "linux":
+        return
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + allowed
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+
+
+def _cases(request: Mapping[str, Any]) -> list[Case]:
+    return [case_from_json(data) for data in request["cases"]]
+
+
+def _trace(request: Mapping[str, Any], board: Board, say: Say) -> None:
+    module, _, name = request["tracer"].partition(":")
+    tracer = getattr(importlib.import_module(module), name)
+    for index, case in enumerate(_cases(request)):
+        board.turn_to(index)
+        try:
+            say({"event": "traced", "key": case.key, "counts": to_json(tracer(case))})
+        except BaseException as error:  # noqa: BLE001 - SystemExit of a user's module must not end the others' run
+            say(failure(case, error))
+            if _status(error) == "oom":
+                return  # what an exhausted process does next is anybody's guess: the rest gets a fresh one
+
+
+def _measure(request: Mapping[str, Any], board: Board, say: Say) -> None:
+    """Build and check every member, then time them interleaved. One that fails ends the child: the block starts afresh."""
+    began = time.monotonic()
+    cases = _cases(request)
+    plan = measure.Plan(**request["plan"])
+    machine = device.environment(cases[0].device)
+    members: list[measure.Member] = []
+    for index, case in enumerate(cases):
+        board.turn_to(index)
+        try:
+            verdict = measure.prepare_member(case, index, plan)
+        except UnsupportedError as error:
+            say(failure(case, error))
+        except BaseException as error:  # noqa: BLE001
+            say(failure(case, error))
+            return
+        else:
+            if isinstance(verdict, measure.Member):
+                members.append(verdict)
+            else:
+                say({"event": "failed", "key": case.key, "status": "invalid_output", "detail": verdict})
+    board.turn_to(-1)
+    turns = measure.Turns(board.turn_to, board.spent_s, began)
+    with device.watch(cases[0].device) as watched:
+        try:
+            for outcome in measure.run_rounds(members, plan, turns, watched.warnings):
+                environment = machine | outcome.extra | watched.facts()
+                if outcome.timing is None:
+                    say({"event": "left", "key": outcome.case.key, "detail": outcome.detail, "environment": environment})
+                else:
+                    event = {"event": "timed", "key": outcome.case.key, "timing": to_json(outcome.timing)}
+                    say(event | {"environment": environment, "energy_j": outcome.energy_j})
+        except measure.MemberError as error:
+            say(failure(error.case, error.cause))
+
+
+def _memory(request: Mapping[str, Any], board: Board, say: Say) -> None:
+    for index, case in enumerate(_cases(request)):
+        board.turn_to(index)
+        try:
+            say({"event": "memory", "key": case.key, "memory": to_json(peak.measure_peak(case, request["seed"]))})
+        except BaseException as error:  # noqa: BLE001
+            say(failure(case, error))
+            return
+        gc.collect()
+
+
+def _probe(request: Mapping[str, Any], board: Board, say: Say) -> None:
+    board.turn_to(0)
+    wanted = request["device"]
+    usable, reason = device.usable(wanted)
+    rates = device.probe(wanted, request["dtypes"]) if usable else {}
+    say({"event": "probed", "usable": usable, "reason": reason, "rates": rates, "free_bytes": device.free_bytes(wanted)})
+
+
+_OPERATIONS: dict[str, Callable[[Mapping[str, Any], Board, Say], None]] = {
+    "trace": _trace,
+    "measure": _measure,
+    "memory": _memory,
+    "probe": _probe,
+}
+
+
+def failure(case: Case, error: BaseException) -> dict[str, Any]:
+    """The event for a member that raised: status, exception type and message, and the user's own line."""
+    text = str(error).strip()[:_MESSAGE]
+    detail = text if isinstance(error, AttnprofError) else f"{type(error).__name__}: {text}".rstrip(": ")
+    line = _users_line(error)
+    return {"event": "failed", "key": case.key, "status": _status(error), "detail": f"{detail}\n{line}" if line else detail}
+
+
+def _status(error: BaseException) -> str:
+    text = str(error).lower()
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return "oom"
+    if isinstance(error, RuntimeError) and any(phrase in text for phrase in _NO_MEMORY):
+        return "oom"
+    if isinstance(error, (UntraceableError, UnsupportedError)):
+        return "unsupported"
+    if isinstance(error, (RuntimeError, NotImplementedError)) and "not implemented for '" in text:
+        return "unsupported"  # a kernel that this device lacks for this dtype
+    return "error"
+
+
+def _users_line(error: BaseException) -> str:
+    """'file.py:12: source' of the innermost frame that is neither torch's nor ours (mechanism files are the user's)."""
+    found = ""
+    trace = error.__traceback__
+    torch_root = str(Path(torch.__file__).parent)
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        own = file.startswith(str(_OWN)) and not file.startswith(str(Path(mechanisms.__file__).parent / ""))
+        ours = own or file == mechanisms.__file__ or file.startswith((torch_root, "<"))
+        if not ours:
+            source = linecache.getline(file, trace.tb_lineno).strip()
+            found = f"{Path(file).name}:{trace.tb_lineno}: {source}"
+        trace = trace.tb_next
+    return found
