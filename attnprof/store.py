@@ -7,33 +7,18 @@ line (a writer was killed) is dropped and said. What a record was made with stan
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import importlib.machinery
-import importlib.metadata
+import fcntl
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from attnprof import __version__, mechanisms
-from attnprof.errors import AttnprofError, UsageError
-from attnprof.records import (
-    NOT_MEASURED_BUDGET,
-    SCHEMA_VERSION,
-    Case,
-    Record,
-    record_from_json,
-    to_json,
-)
-
-_PACKAGE = Path(__file__).parent
-PROVENANCE = "provenance"
+from attnprof.errors import UsageError
+from attnprof.profiling.provenance import PROVENANCE
+from attnprof.records import NOT_MEASURED_BUDGET, SCHEMA_VERSION, Case, Record, record_from_json, to_json
 
 
 @dataclass(frozen=True)
@@ -106,9 +91,10 @@ def append(path: Path, entry: Record | Run) -> None:
         content: dict[str, Any] = {"kind": "record", "record": to_json(entry)}
     else:
         content = {"kind": "run", **asdict(entry)}
-    line = json.dumps({"schema": SCHEMA_VERSION, **content}, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    line = json.dumps({"schema": SCHEMA_VERSION, **content}, separators=(",", ":")).encode() + b"\n"
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # mending and writing must not meet another writer's
         _mend(descriptor)
         written = os.write(descriptor, line)
         if written != len(line):
@@ -169,72 +155,3 @@ def reusable(stored: Stored, case: Case, provenance: Mapping[str, Any]) -> Recor
     if case.device == "none":
         return record if record.counts is not None else None
     return None if record.timing is None and NOT_MEASURED_BUDGET in record.detail else record
-
-
-def provenance(case: Case) -> dict[str, str]:
-    """What the numbers of a case come from: versions, and hashes of the mechanism's source and of the code that counts."""
-    return {
-        "attnprof": __version__,
-        "torch": _version("torch"),
-        "python": ".".join(str(part) for part in sys.version_info[:3]),
-        "source": source_hash(case.mechanism, case.host),
-        "counting": _counting_hash(),
-    }
-
-
-@cache
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
-@cache
-def _counting_hash() -> str:
-    return _hash(sorted((_PACKAGE / "profiling").glob("*.py")))
-
-
-def source_hash(mechanism: str, host: str | None = None) -> str:
-    """Hash of the file that defines a mechanism (and of the hosts), found without importing it; '' where there is none."""
-    if ":" in mechanism:
-        where = mechanism.rpartition(":")[0]
-        file = Path(where) if where.endswith(".py") else _module_file(where)
-    else:
-        try:
-            file = _PACKAGE / "mechanisms" / f"{mechanisms.resolve(mechanism)}.py"
-        except AttnprofError:
-            file = None
-    files = [file] if file is not None and file.is_file() else []
-    if host is not None:
-        files += sorted((_PACKAGE / "hosts").rglob("*.py"))
-    return _hash(files) if files else ""
-
-
-def _module_file(dotted: str) -> Path | None:
-    """The source file of 'pkg.mod' on the import path, without running any package's code."""
-    search: list[str] | None = None
-    spec = None
-    for end in range(1, dotted.count(".") + 2):
-        name = ".".join(dotted.split(".")[:end])
-        spec = importlib.machinery.PathFinder.find_spec(name, search)
-        if spec is None:
-            return None
-        search = list(spec.submodule_search_locations or [])
-    return Path(spec.origin) if spec is not None and spec.origin else None
-
-
-def _hash(files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(_meaning(file) + b"\0")
-    return digest.hexdigest()[:16]
-
-
-def _meaning(file: Path) -> bytes:
-    """A source file's syntax tree, so that comments and spaces change nothing; its bytes where it does not parse."""
-    data = file.read_bytes()
-    try:
-        return ast.dump(ast.parse(data)).encode()
-    except (SyntaxError, ValueError):
-        return data

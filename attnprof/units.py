@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _DECIMAL = (("", 1), ("K", 10**3), ("M", 10**6), ("G", 10**9), ("T", 10**12), ("P", 10**15), ("E", 10**18))
 _SECONDS = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9))
@@ -11,7 +13,7 @@ def format_bytes(value: float) -> str:
     """1536 -> '1.50 KiB' (binary prefixes: 1 KiB = 1024 B)."""
     size, unit = float(value), _BINARY[0]
     for unit in _BINARY:
-        if abs(size) < 1024 or unit == _BINARY[-1]:
+        if abs(size) < 1023.5 or unit == _BINARY[-1]:
             break
         size /= 1024
     return f"{size:.0f} {unit}" if unit == "B" else f"{_digits(size)} {unit}"
@@ -21,7 +23,7 @@ def format_count(value: float) -> str:
     """8269080832 -> '8.269 G' (decimal prefixes)."""
     prefix, scale = _DECIMAL[0]
     for candidate, factor in _DECIMAL:
-        if abs(value) >= factor:
+        if abs(float(f"{value:.3e}")) >= factor:  # rounded first: 999,999,999 is 1.000 G
             prefix, scale = candidate, factor
     if scale == 1:
         return f"{value:.0f}" if value == int(value) else f"{value:.4g}"
@@ -31,7 +33,7 @@ def format_count(value: float) -> str:
 def format_seconds(value: float) -> str:
     """0.01234 -> '12.3 ms'."""
     for unit, scale in _SECONDS:
-        if abs(value) >= scale:
+        if abs(float(f"{value:.2e}")) >= scale:
             return f"{_digits(value / scale)} {unit}"
     return f"{value / 1e-9:.3g} ns"
 
@@ -42,13 +44,12 @@ def format_ratio(value: float) -> str:
 
 
 def _digits(value: float, significant: int = 3) -> str:
-    """`significant` digits without an exponent: 12.34 -> '12.3', 1234.5 -> '1234'."""
-    if value == 0:
-        return "0"
-    whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
-    if whole:
-        return f"{value:.{max(significant - whole, 0)}f}"
-    return f"{value:.{significant}g}"
+    """`significant` digits without an exponent: 12.34 -> '12.3', 1234.5 -> '1234', 0.00012 -> '0.00012'."""
+    if value == 0 or not math.isfinite(value):
+        return str(value) if value else "0"
+    exponent = int(f"{value:.{significant - 1}e}".partition("e")[2])  # of the rounded value: 9.999 is a 10.0
+    text = f"{value:.{max(significant - 1 - exponent, 0)}f}"
+    return text.rstrip("0") if exponent < 0 else text
 
 
 _COLUMN_UNITS = {

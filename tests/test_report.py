@@ -225,6 +225,13 @@ def test_a_table_per_size_mode_and_setting() -> None:
     assert "Settings: cache=cold." in built.notes
 
 
+def test_wide_characters_take_two_columns() -> None:
+    assert text.width("日本") == 4
+    assert text.clip("日本語の注意機構", 9) == "日本…機構"
+    assert text.clip("ccnet[recurrence=3]", 11) == "ccnet…ce=3]"
+    assert text.wrap("日本語の注意", 5) == ["日本", "語の", "注意"]
+
+
 def test_no_records_says_so() -> None:
     built = report.build([])
     assert "No cases." in console.render(built)

@@ -19,7 +19,7 @@ _HEAD = 2
 class Board:
     """One side's view of the page."""
 
-    cells: memoryview
+    cells: memoryview[float]
 
     def turn_to(self, member: int) -> None:
         """Charge the time so far to the member before, and start the clock of `member` (-1: nobody's)."""
@@ -36,6 +36,11 @@ class Board:
         return float(self.cells[_HEAD + member]) + running
 
     @property
+    def idle_s(self) -> float:
+        """Seconds for which nobody has had a turn."""
+        return time.monotonic() - float(self.cells[1]) if self.current < 0 else 0.0
+
+    @property
     def current(self) -> int:
         """The member in progress, -1 for none."""
         return int(self.cells[0])
@@ -45,7 +50,7 @@ def create(descriptor: int, members: int) -> Board:
     """Lay the page out in an empty file and map it."""
     os.ftruncate(descriptor, 8 * (_HEAD + members))
     board = attach(descriptor)
-    board.cells[0] = -1.0
+    board.cells[0], board.cells[1] = -1.0, time.monotonic()
     return board
 
 

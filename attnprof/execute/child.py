@@ -12,8 +12,9 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from attnprof.errors import AttnprofError
@@ -139,8 +140,9 @@ class _Child:
     done: bool = False  # it said that it has answered everything
     status: int | None = None
 
-    def pump(self, seconds: float, on_event: Callable[[Event], None]) -> None:
-        """Wait for anything from the child, at most so long, and take it in."""
+    def pump(self, seconds: float) -> list[Event]:
+        """Wait for anything from the child, at most so long, and take it in. Gives the events that it said."""
+        events: list[Event] = []
         ends: list[Any] = [self.forks.channel] if self.status is None else []
         ends += [self.wire] if self.wire_open else []
         ends += [self.output] if self.output != -1 else []
@@ -152,40 +154,40 @@ class _Child:
                 os.close(self.output)
                 self.output = -1
         if self.wire in ready:
-            self._listen(on_event)
+            events = self._listen()
         if self.forks.channel in ready:
             for message in self.forks.lines():
                 if message.get("pid") == self.pid and "status" in message:
                     self.status = message["status"]
+        return events
 
-    def _listen(self, on_event: Callable[[Event], None]) -> None:
+    def _listen(self) -> list[Event]:
         try:
             data = self.wire.recv(1 << 20)
         except ConnectionResetError:
             data = b""
         if not data:
             self.wire_open = False
-            return
+            return []
         self.said += data
         *complete, rest = self.said.split(b"\n")
         self.said = bytearray(rest)
-        for line in complete:
-            event = json.loads(line)
-            if event["event"] == "end":
-                self.done = True
-            else:
-                on_event(event)
+        events: list[Event] = [json.loads(line) for line in complete]
+        self.done = self.done or any(event["event"] == "end" for event in events)
+        return [event for event in events if event["event"] != "end"]
 
 
 def converse(
     request: Mapping[str, Any],
-    on_event: Callable[[Event], None],
     members: int = 1,
     timeout_s: float = 300.0,
     deadline: float | None = None,
     spawn: bool = False,
-) -> Ending:
-    """Send a request to a fresh child and hand over its events until it ends, a member's time is up, or the deadline passes."""
+) -> Iterator[Event | Ending]:
+    """Send a request to a fresh child and give its events until it ends, a member's time is up, or the deadline passes.
+
+    The last item is the Ending. Closing the iterator kills the child.
+    """
     child = _start(request, members, spawn)
     kind, leave_by = "", float("inf")
     try:
@@ -199,15 +201,15 @@ def converse(
             else:
                 kind, wait = _verdict(child.board, timeout_s, deadline, now)
             if not kind:
-                child.pump(min(wait, 60.0), on_event)
+                yield from child.pump(min(wait, 60.0))
         member = child.board.current
-        _drain(child, on_event)
+        yield from _drain(child)
     finally:
         _end(child)
     if child.done:
         kind = "end"
     status = child.status if not kind else None
-    return Ending(kind or "died", member, status, child.tail.decode(errors="replace"))
+    yield Ending(kind or "died", member, status, child.tail.decode(errors="replace"))
 
 
 def _verdict(board: Board, timeout_s: float, deadline: float | None, now: float) -> tuple[str, float]:
@@ -216,8 +218,9 @@ def _verdict(board: Board, timeout_s: float, deadline: float | None, now: float)
         return "deadline", 0.0
     wait = 60.0 if deadline is None else deadline - now
     current = board.current
-    if current < 0:
-        return "", min(wait, timeout_s)
+    if current < 0:  # starting, ending, or waiting for the GPU
+        left = max(timeout_s, _START_S) - board.idle_s
+        return ("", min(wait, left)) if left > 0 else ("timeout", 0.0)
     left = timeout_s - board.spent_s(current)
     if left > 0:
         return "", min(wait, left)
@@ -233,7 +236,7 @@ def _start(request: Mapping[str, Any], members: int, spawn: bool) -> _Child:
     read, write = os.pipe()
     with tempfile.TemporaryFile() as page:
         board = create(page.fileno(), members)
-        order = {"cwd": os.getcwd(), "path": server.import_path(), "spawn": spawn, "server": forks.process.pid}
+        order = {"cwd": str(Path.cwd()), "path": server.import_path(), "spawn": spawn, "server": forks.process.pid}
         line = json.dumps(order).encode() + b"\n"
         socket.send_fds(forks.channel, [line], [theirs.fileno(), write, page.fileno()])
     theirs.close()
@@ -250,14 +253,14 @@ def _start(request: Mapping[str, Any], members: int, spawn: bool) -> _Child:
     return child
 
 
-def _drain(child: _Child, on_event: Callable[[Event], None]) -> None:
+def _drain(child: _Child) -> Iterator[Event]:
     """What the child had said before it ended and is not read yet (bounded: it may be talking still)."""
     for _ in range(2 * RING_BYTES // 4096):
         ends: list[Any] = [child.wire] if child.wire_open else []
         ends += [child.output] if child.output != -1 else []
         if not ends or not select.select(ends, [], [], 0)[0]:
             return
-        child.pump(0, on_event)
+        yield from child.pump(0)
 
 
 def _end(child: _Child) -> None:
@@ -270,7 +273,7 @@ def _end(child: _Child) -> None:
     deadline = time.monotonic() + _GRACE_S
     try:
         while child.status is None and time.monotonic() < deadline:
-            child.pump(deadline - time.monotonic(), lambda _: None)
+            child.pump(deadline - time.monotonic())
     finally:
         child.wire.close()
         if child.output != -1:

@@ -22,6 +22,7 @@ import signal
 import socket
 import sys
 import warnings
+from pathlib import Path
 from typing import Any, NoReturn
 
 _PR_SET_PDEATHSIG = 1
@@ -41,12 +42,12 @@ def serve(descriptor: int) -> None:
     importlib.import_module(_WORKER)
     channel.sendall(b'{"ready": true}\n')
     while True:
-        ready, _, _ = select.select([channel, awake], [], [])
+        ready, _, _ = select.select([channel.fileno(), awake], [], [])
         if awake in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(awake, 4096)
             _reap(channel)
-        if channel in ready:
+        if channel.fileno() in ready:
             data, descriptors, _, _ = socket.recv_fds(channel, 65536, 3)
             if not data:
                 return
@@ -99,7 +100,8 @@ def _become_child(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
         if request["spawn"] or (torch is not None and torch.cuda.is_initialized()):
             for descriptor in (wire, board):
                 os.set_inheritable(descriptor, True)
-            os.execv(sys.executable, [sys.executable, "-c", _boot(f"from {_WORKER} import main; main({wire}, {board})")])
+            command = [sys.executable, "-c", _boot(f"from {_WORKER} import main; main({wire}, {board})")]
+            os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
         code = importlib.import_module(_WORKER).main(wire, board)
     except BaseException as error:  # noqa: BLE001 - the child must end here whatever happens
         with contextlib.suppress(OSError):
@@ -117,8 +119,8 @@ def _die_with_parent(server: int) -> None:
 
 
 def import_path() -> list[str]:
-    """This process's import path; the current folder by name."""
-    return [entry or os.getcwd() for entry in sys.path]
+    """The import path of this process; the current folder by name."""
+    return [entry or str(Path.cwd()) for entry in sys.path]
 
 
 def _boot(code: str) -> str:

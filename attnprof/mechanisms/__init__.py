@@ -44,6 +44,7 @@ class Entry:
     title: str = ""
     headings: Mapping[str, str] = field(default_factory=dict)
     arguments: tuple[Argument, ...] = ()
+    layout: str = ""
 
     @property
     def qualified(self) -> str:
@@ -105,6 +106,7 @@ def describe(name: str) -> Entry:
         title=docstring.split("\n", 1)[0].rstrip("."),
         headings=_headings(docstring),
         arguments=_build_arguments(tree),
+        layout=_declared(tree, "layout"),
     )
 
 
@@ -122,18 +124,19 @@ def _headings(docstring: str) -> dict[str, str]:
     return found
 
 
+def _declared(tree: ast.Module, field: str) -> str:
+    """A text or name given in `MECHANISM = Mechanism(field=...)`."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "MECHANISM" and isinstance(node.value, ast.Call):
+            for keyword in node.value.keywords:
+                if keyword.arg == field:
+                    return str(getattr(keyword.value, "value", None) or getattr(keyword.value, "id", ""))
+    return ""
+
+
 def _build_arguments(tree: ast.Module) -> tuple[Argument, ...]:
     """Arguments after `channels` of what `MECHANISM = Mechanism(build=NAME, ...)` names."""
-    target = ""
-    for node in tree.body:
-        if (
-            isinstance(node, ast.Assign)
-            and getattr(node.targets[0], "id", "") == "MECHANISM"
-            and isinstance(node.value, ast.Call)
-        ):
-            for keyword in node.value.keywords:
-                if keyword.arg == "build" and isinstance(keyword.value, ast.Name):
-                    target = keyword.value.id
+    target = _declared(tree, "build")
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == target:
             for item in node.body:
@@ -216,16 +219,21 @@ def complete_args(mechanism: Mechanism, shape: Shape, args: Mapping[str, Any]) -
 def build(mechanism: Mechanism, shape: Shape, args: Mapping[str, Any]) -> Any:
     """The nn.Module of a mechanism for a shape. Raises UsageError for an argument that it does not take."""
     full = complete_args(mechanism, shape, args)
+    check_arguments(mechanism, full)
+    if mechanism.family == "imported":
+        return mechanism.build(**full)
+    return mechanism.build(shape.channels, **full)
+
+
+def check_arguments(mechanism: Mechanism, args: Mapping[str, Any]) -> None:
+    """Raises UsageError for an argument that the mechanism does not take, with the nearest one that it does."""
     parameters = inspect.signature(mechanism.build).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    for name in full:
+    for name in args:
         if name not in parameters and not takes_any:
             near = difflib.get_close_matches(name, list(parameters), n=1)
             advice = f"did you mean '{near[0]}'?" if near else f"it takes {', '.join(parameters) or 'none'}."
             raise UsageError(f"{mechanism.name} has no argument '{name}': {advice}")
-    if mechanism.family == "imported":
-        return mechanism.build(**full)
-    return mechanism.build(shape.channels, **full)
 
 
 def input_specs(mechanism: Mechanism, shape: Shape, args: Mapping[str, Any]) -> tuple[TensorSpec, ...]:

@@ -24,7 +24,12 @@ from typing import Any
 from attnprof.errors import UsageError
 
 _DEFAULT_CACHE = 16 * 2**20
-_BAD_CLOCK_REASONS = {0x8: "hardware slowdown", 0x20: "software thermal slowdown", 0x40: "hardware thermal", 0x80: "power brake"}
+_BAD_CLOCK_REASONS = {
+    0x8: "hardware slowdown",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal",
+    0x80: "power brake",
+}
 _POWER_CAP = 0x4
 
 

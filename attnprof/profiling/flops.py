@@ -48,94 +48,130 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch._ops import OpOverload, OpOverloadPacket
 
 from attnprof.errors import UsageError
-from attnprof.profiling.formulas import Args, Cost, Kwargs, Rule, free
-from attnprof.profiling.formulas import algebra as la
-from attnprof.profiling.formulas import contractions as ct
-from attnprof.profiling.formulas import elementwise as ew
-from attnprof.profiling.formulas import fused as fu
-from attnprof.profiling.formulas import spatial as sp
+from attnprof.profiling.formulas import Args, Cost, Kwargs, Rule, elementwise, free
+from attnprof.profiling.table import FOREACH, MAYBE_COPIES, NO_DATA, RULES
 
-__all__ = ["TABLE", "Cost", "Rule", "bytes_for", "moves_no_data", "register_cost", "rule_for", "unregister_cost"]
+__all__ = ["Cost", "Rule", "bytes_for", "moves_no_data", "register_cost", "rule_for", "unregister_cost"]
 
 Amount = int | Callable[[Args, Kwargs, Any], int]
 
-# Operations per element of the result.
-_PER_RESULT = {
-    1: """abs acos acosh angle asin asinh atan atan2 atanh bitwise_and bitwise_left_shift bitwise_not bitwise_or
-        bitwise_right_shift bitwise_xor ceil clamp_max clamp_min copysign cos cosh deg2rad digamma eq erf erfc erfinv exp exp2
-        expm1 floor fmax fmin fmod frac frexp gcd ge gt heaviside hypot i0 igamma igammac isinf isnan isneginf isposinf lcm le
-        lgamma log log10 log1p log2 logical_and logical_not logical_or logical_xor lt maximum minimum ne neg nextafter polar
-        polygamma pow rad2deg reciprocal relu remainder round rsqrt sgn sign signbit sin sinh sqrt tan tanh threshold
-        threshold_backward trunc __lshift__ __rshift__ __and__ __or__ __xor__
-        square relu_ fix absolute negative arctan2 conj_physical _conj_physical
-        special_airy_ai special_bessel_j0 special_bessel_j1 special_bessel_y0 special_bessel_y1
-        special_chebyshev_polynomial_t special_chebyshev_polynomial_u special_chebyshev_polynomial_v
-        special_chebyshev_polynomial_w special_entr special_erfcx special_hermite_polynomial_h special_hermite_polynomial_he
-        special_i0e special_i1 special_i1e special_laguerre_polynomial_l special_legendre_polynomial_p special_log_ndtr
-        special_modified_bessel_i0 special_modified_bessel_i1 special_modified_bessel_k0 special_modified_bessel_k1
-        special_ndtri special_scaled_modified_bessel_k0 special_scaled_modified_bessel_k1
-        special_shifted_chebyshev_polynomial_t special_shifted_chebyshev_polynomial_u special_shifted_chebyshev_polynomial_v
-        special_shifted_chebyshev_polynomial_w special_spherical_bessel_j0 special_zeta mvlgamma
-        rand rand_like randint randint_like randn randn_like random randperm uniform normal normal_functional log_normal
-        exponential cauchy geometric poisson _standard_gamma binomial multinomial
-        gelu_placeholder""",
-    2: """bernoulli hardshrink hardshrink_backward hardtanh hardtanh_backward ldexp leaky_relu leaky_relu_backward
-        _masked_scale native_dropout_backward _prelu_kernel rrelu_with_noise_backward xlogy special_xlog1py _add_relu
-        floor_divide _fused_dropout_backward softshrink_backward""",
-    3: """hardsigmoid_backward lerp nan_to_num _prelu_kernel_backward sigmoid_backward sinc softshrink tanh_backward logit
-        rrelu_with_noise rrelu_with_noise_functional linalg_cross""",
-    4: "celu hardsigmoid _log_softmax_backward_data logit_backward mish sigmoid _softmax_backward_data _masked_softmax_backward",
-    5: "glu hardswish hardswish_backward silu _softmax _masked_softmax softplus",
-    6: "logaddexp logaddexp2 log_sigmoid_forward softplus_backward",
-    7: "_safe_softmax",
-    9: "log_sigmoid_backward silu_backward",
-    13: "mish_backward",
-}
+_registered: dict[str, tuple[Rule, Amount | None]] = {}
 
-# Operations per element of the input, and per element of the result.
-_REDUCTIONS = {
-    (1, 0): """all amax amin any argmax argmin cummax cummin _cummax_helper _cummin_helper cumprod cumsum equal hash_tensor
-        is_all_true is_any_true _is_all_true _is_any_true prod sum trace isin bincount histc nonzero""",
-    (1, 1): "mean",
-    (2, 0): "_aminmax aminmax count_nonzero kthvalue median mode nanmedian nansum",
-    (3, 0): "logcumsumexp _logcumsumexp",
-    (4, 2): "logsumexp var var_mean",
-    (4, 3): "std std_mean",
-}
 
-# No arithmetic: data moves, or is filled.
-_MOVES = """_chunk_cat _conj _copy_from _copy_from_and_resize _efficientzerotensor _embedding_bag_offsets _lazy_clone _mkldnn_reshape
-    _mkldnn_transpose _neg_view _new_zeros_with_same_feature_meta _pack_padded_sequence _pin_memory _reshape_alias
-    _reshape_copy _resize_output _stack _to_copy _to_cpu _to_dense _unsafe_index _unsafe_masked_index _unsafe_view arange
-    as_strided_scatter block_diag cat channel_shuffle clone complex constant_pad_nd contiguous copy cpu cuda diag_embed
-    diagonal_backward diagonal_scatter embedding empty empty_like empty_permuted empty_strided eye fill fill_diagonal flatten
-    flip full full_like gather im2col index index_copy index_fill index_select lift lift_fresh lift_fresh_copy linspace
-    logspace masked_fill masked_scatter masked_scatter_backward masked_select max_unpool2d max_unpool3d meshgrid mkldnn_reorder_conv2d_weight
-    mkldnn_reorder_conv3d_weight narrow_copy native_channel_shuffle new_empty new_empty_strided new_full new_ones new_zeros
-    nonzero_static one_hot ones ones_like pad pin_memory pixel_shuffle pixel_unshuffle put range ravel reflection_pad1d
-    reflection_pad2d reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d reshape
-    reshape_as resize resize_as resolve_conj resolve_neg roll rot90 scalar_tensor select_backward select_scatter set
-    slice_backward slice_scatter split stack take take_along_dim tile to to_mkldnn to_padded_tensor tril tril_indices triu
-    triu_indices type_as unbind unfold unsafe_chunk unsafe_split unsafe_split_with_sizes upsample_nearest1d
-    upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d
-    where zero zeros zeros_like _local_scalar_dense item _assert_async _assert_scalar _assert_tensor_metadata
-    _functional_assert_async _functional_assert_scalar _linalg_check_errors sym_constrain_range
-    sym_constrain_range_for_size _functional_sym_constrain_range _functional_sym_constrain_range_for_size is_same_size
-    is_pinned is_set_to is_coalesced _has_same_storage_numel _fused_sdp_choice lu_unpack _print fft_fftfreq fft_rfftfreq
-    record_stream _make_dep_token _fw_primal _make_dual _sparse_dim resize_as_ _jagged_to_padded_dense_forward
-    _padded_dense_to_jagged_forward _propagate_xla_data qscheme _resize_output _cudnn_init_dropout_state
-    _cudnn_rnn_flatten_weight convolution_mode_placeholder"""
+def rule_for(func: Any) -> Rule | None:
+    """The rule of an overload, or None where neither the user nor the table knows it. Callers keep the answer."""
+    schema = getattr(func, "_schema", None)
+    if schema is None:
+        return None
+    name = str(schema.name)
+    overload = f"{name}.{schema.overload_name or 'default'}"
+    mine = _registered.get(overload) or _registered.get(name)
+    if mine is not None:
+        return mine[0]
+    space, _, op = name.partition("::")
+    rule = RULES.get(f"{op}.{schema.overload_name}" if space == "aten" else overload) or RULES.get(
+        op if space == "aten" else name
+    )
+    if rule is None and space == "aten":
+        rule = _derived(op)
+    if rule is None and _is_view(schema):
+        rule = free
+    return rule
 
-# One addition per element of the argument at this position.
-_SCATTERED = {
-    0: """avg_unpool adaptive_max_pool2d_backward adaptive_max_pool3d_backward col2im embedding_dense_backward
-        fractional_max_pool2d_backward fractional_max_pool3d_backward max_pool2d_with_indices_backward
-        max_pool3d_with_indices_backward mkldnn_max_pool2d_backward mkldnn_max_pool3d_backward reflection_pad1d_backward
-        reflection_pad2d_backward reflection_pad3d_backward replication_pad1d_backward replication_pad2d_backward
-        replication_pad3d_backward unfold_backward upsample_nearest1d_backward upsample_nearest2d_backward
-        upsample_nearest3d_backward _upsample_nearest_exact1d_backward _upsample_nearest_exact2d_backward
-        _upsample_nearest_exact3d_backward segment_reduce _segment_reduce_backward max_pool2d_backward""",
-}
+
+def _derived(op: str) -> Rule | None:
+    """The rule of an in-place, dunder in-place, foreach or copying form, from its base."""
+    if op.startswith("_foreach_"):
+        base = op.removeprefix("_foreach_").removesuffix("_")
+        amount = FOREACH.get(base)
+        return elementwise.foreach(amount) if amount is not None else None
+    if op.startswith("__i") and op.endswith("__"):
+        return RULES.get(f"__{op[3:]}")
+    if op.endswith("_copy"):
+        packet = getattr(torch.ops.aten, op.removesuffix("_copy"), None)
+        if packet is not None and any(_is_view(getattr(packet, name)._schema) for name in packet.overloads()):
+            return free
+    return RULES.get(op.removesuffix("_"))
+
+
+def _is_view(schema: Any) -> bool:
+    """True where the result aliases an argument that is not written."""
+    aliases = [argument.alias_info for argument in schema.arguments if argument.alias_info is not None]
+    return bool(aliases) and not any(alias.is_write for alias in aliases) and schema.returns[0].alias_info is not None
+
+
+def moves_no_data(func: Any) -> bool:
+    """Views, metadata and bare allocation: no operations and no bytes."""
+    schema = getattr(func, "_schema", None)
+    if schema is None:
+        return False
+    space, _, op = str(schema.name).partition("::")
+    if space == "aten" and op in NO_DATA:
+        return True
+    return not (space == "aten" and op in MAYBE_COPIES) and _is_view(schema)
+
+
+def register_cost(
+    op: str | OpOverload | OpOverloadPacket,
+    *,
+    macs: Amount | None = None,
+    flops: Amount | None = None,
+    bytes: Amount | None = None,  # noqa: A002
+) -> None:
+    """Give an op of one's own (custom, Triton) a cost, or an op of the table another; the last registration counts.
+
+    op: 'lib::name' for all overloads, 'lib::name.overload' for one, or the op itself. Each cost is a number or a function of
+    (args, kwargs, out). `flops` is everything, 2 * macs included, and is 2 * macs where it is not given; without `bytes` the
+    op counts as reading its inputs and writing its outputs once.
+    """
+    if macs is None and flops is None and bytes is None:
+        raise UsageError(f"register_cost({_key(op)!r}): give macs, flops or bytes")
+    _registered[_key(op)] = (_registered_rule(_key(op), macs, flops), bytes)
+
+
+def unregister_cost(op: str | OpOverload | OpOverloadPacket) -> None:
+    """Forget a registration; the table's rule, if it has one, counts again."""
+    _registered.pop(_key(op), None)
+
+
+def bytes_for(func: Any) -> Callable[[Args, Kwargs, Any], int] | None:
+    """The user's own count of bytes moved by this op, or None."""
+    schema = getattr(func, "_schema", None)
+    if schema is None or not _registered:
+        return None
+    name = str(schema.name)
+    mine = _registered.get(f"{name}.{schema.overload_name or 'default'}") or _registered.get(name)
+    amount = mine[1] if mine is not None else None
+    if amount is None:
+        return None
+    return lambda args, kwargs, out: _value(amount, args, kwargs, out)
+
+
+def _key(op: str | OpOverload | OpOverloadPacket) -> str:
+    """'lib::name' or 'lib::name.overload'."""
+    if isinstance(op, str):
+        if "::" not in op:
+            raise UsageError(f"no such op: {op!r}; write it as 'library::name' or 'library::name.overload'")
+        return op
+    if isinstance(op, OpOverload):
+        return f"{op._schema.name}.{op._schema.overload_name or 'default'}"
+    return str(op._qualified_op_name)
+
+
+def _value(amount: Amount, args: Args, kwargs: Kwargs, out: Any) -> int:
+    return amount(args, kwargs, out) if callable(amount) else amount
+
+
+def _registered_rule(op: str, macs: Amount | None, flops: Amount | None) -> Rule:
+    def rule(args: Args, kwargs: Kwargs, out: Any) -> Cost:
+        products = _value(macs or 0, args, kwargs, out)
+        total = 2 * products if flops is None else _value(flops, args, kwargs, out)
+        if total < 2 * products:
+            raise UsageError(f"cost of {op}: {total} flops are fewer than 2 * {products} macs; flops include them")
+        return Cost(products, total)
+
+    return rule

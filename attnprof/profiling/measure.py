@@ -111,7 +111,9 @@ def prepare_member(case: Case, index: int, plan: Plan) -> Member | str:
     return member
 
 
-def run_rounds(members: Sequence[Member], plan: Plan, turns: Turns, warnings: Callable[[], tuple[str, ...]]) -> Iterator[Outcome]:
+def run_rounds(
+    members: Sequence[Member], plan: Plan, turns: Turns, warnings: Callable[[], tuple[str, ...]]
+) -> Iterator[Outcome]:
     """Warm up and sample every member; each outcome as soon as it is final. Raises MemberError."""
     if not members:
         return
@@ -259,7 +261,7 @@ def _warm_up(member: Member, plan: Plan, turns: Turns, flush: Callable[[], None]
 
 
 def is_steady(latest: Sequence[float]) -> bool:
-    """pyperf's test on two halves: means within -50 % and +10 %, spread within 10 %, quartiles within 5 %."""
+    """The test of pyperf on two halves: means within -50 % and +10 %, spread within 10 %, quartiles within 5 %."""
     half = len(latest) // 2
     first, second = list(latest[:half]), list(latest[half:])
     before, after = statistics.fmean(first), statistics.fmean(second)

@@ -95,5 +95,5 @@ def ratio_text(value: float, low: float | None, high: float | None) -> str:
 
 
 def factor_text(value: float) -> str:
-    """Three significant digits, with an exponent from a hundred thousand on."""
-    return f"{value:.2e}" if value >= 1e5 else units.format_ratio(value)
+    """Three significant digits, with an exponent from a hundred thousand on and below a ten-thousandth."""
+    return f"{value:.2e}" if value >= 1e5 or 0 < value < 1e-4 else units.format_ratio(value)

@@ -77,7 +77,7 @@ def _settings(records: Sequence[Record]) -> list[str]:
 
 
 def _environment(records: Sequence[Record]) -> list[str]:
-    """Each environment once, of the measured cases where there are any; several are said, since their numbers do not compare."""
+    """Each environment once, of the measured cases where there are any; several are said: their numbers do not compare."""
     seen: Counter[str] = Counter()
     measured = [record for record in records if record.timing is not None or record.memory is not None]
     for record in measured or records:

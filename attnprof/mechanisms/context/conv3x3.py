@@ -8,7 +8,8 @@ Params    9*C*C + 2*C
 Cost      9*N*C^2 MACs per image; maps of N*C elements
 Defaults  3x3, stride 1, padding 1, as many output channels as input channels
 Differs   nothing to differ from: no bias, as BN follows; the ReLU works in place, as in the usual segmentation heads
-Survey    domain: none (baseline); g: none; f: convolution; tasks: SSeg; kind: soft; goal: none; stage: none (no row in the survey)
+Survey    domain: none (baseline); g: none; f: convolution; tasks: SSeg; kind: soft; goal: none; stage: none (no row in the
+          survey)
 """
 
 from __future__ import annotations

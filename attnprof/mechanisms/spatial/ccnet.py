@@ -5,16 +5,13 @@ Idea      Every position gathers from its own row and column; a second pass with
 Formula   A_u = softmax over the H+W-1 positions of u's row and column of q_u . k;  y_u = gamma * sum_i A_iu v_i + x_u;  R times
 Shapes    x: B C H W -> y: B C H W
 Params    2*(C*(C//8) + C//8) + C*C + C + 1
-          1.25*C^2 + 1.25*C + 1 where 8 divides C, whatever the recurrence
 Cost      R * (N*C*(2*(C//8) + C) + N*(H+W)*(C//8 + C)) MACs per image; a pass keeps only its input for the backward pass, and
           makes, beside its output, one image's attention (N*(H+W) elements) and a quarter of its values (N*C/4) at a time
-Defaults  recurrence R = 2 (section 3.3); reduction r = 8 for queries and keys (official code); gamma starts at 0 (official code)
-Differs   the paper's kernels become matrix products on strided views that write where the result is needed. Queries, keys, values
-          and attention are computed again in the backward pass, and count there. H+W logits are computed: the position itself is
-          masked in its column, so that it counts once. As in the official code, each pass has its own residual and gamma inside
-          and the projections have biases; queries and keys keep one channel where C < r. The output is channels-last. Second
-          derivatives are refused: spatial/ccnet_bmm has the same parameters, values and gradients, and them.
-          In the head, 3x3 convolutions come before and after: they are the host's.
+Defaults  recurrence R = 2 (section 3.3); reduction r = 8 for queries and keys and gamma = 0 at the start (official code)
+Differs   matrix products on strided views in place of the paper's kernels. Queries, keys, values and attention are computed
+          again in the backward pass, and count there. A position's own logit is computed twice and masked in its column. Residual
+          and gamma in each pass and biases as in the official code; queries and keys keep one channel where C < r. The head's 3x3
+          convolutions are the host's. Channels-last output; no second derivatives (spatial/ccnet_bmm, the same function, has).
 Survey    domain: spatial; g: dot product between query and key on the criss-cross path, softmax; f: weighted sum, residual;
           tasks: SSeg, ISeg; kind: soft; goal: I, IV; stage: 4 (no row in the survey)
 """
@@ -42,10 +39,9 @@ class CrissCross(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        layers = (self.query, self.key, self.value)
-        projections = [parameter for layer in layers for parameter in (layer.weight.flatten(1), layer.bias)]
+        projections = [p for layer in (self.query, self.key, self.value) for p in (layer.weight.flatten(1), layer.bias)]
         for _ in range(self.recurrence):
-            x = _Pass.apply(x, self.gamma, *projections)
+            x = _Pass.apply(x, self.gamma, *projections)  # type: ignore[no-untyped-call]
         return x
 
 
@@ -55,16 +51,13 @@ class _Pass(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gamma: Tensor, *projections: Tensor) -> Tensor:
         ctx.save_for_backward(x, gamma, *projections)
-        batch, channels, height, width = x.shape
-        out = x.new_empty((0, height, width, channels))
-        for image in range(batch):
-            source = x[image].permute(1, 2, 0)  # H W C
+        values = [tensor.chunk(4) for tensor in projections[4:]]
+        out = x.new_empty((x.shape[0], *x.shape[2:], x.shape[1]))  # B H W C
+        for source, image in zip(x.permute(0, 2, 3, 1), out, strict=True):  # H W C
             attention = _attend(source, *projections[:4])[2]  # H W H+W
-            if image == 0:  # only now that the queries and keys are gone
-                out = x.new_empty((batch, height, width, channels))
-            for part in _quarters(channels):
-                _gather(attention, _project(source, *projections[4:], part), out[image, ..., part])
-            out[image].mul_(gamma).add_(source)
+            for part, weight, bias in zip(image.chunk(4, 2), *values, strict=True):
+                _gather(attention, _project(source, weight, bias), part)
+            image.mul_(gamma).add_(source)
         return out.permute(0, 3, 1, 2)  # B C H W
 
     @staticmethod
@@ -73,79 +66,74 @@ class _Pass(torch.autograd.Function):
             raise RuntimeError("ccnet has no second derivative (create_graph=True): use ccnet_bmm, which is the same function")
         x, gamma, *projections = ctx.saved_tensors
         grad_gamma, *grads = (torch.zeros_like(parameter) for parameter in (gamma, *projections))
-        grad_x = x[:0]
-        for image in range(x.shape[0]):
-            source, above = x[image].permute(1, 2, 0), grad[image].permute(1, 2, 0)  # H W C
+        values = [tensor.chunk(4) for tensor in (*projections[4:], *grads[4:])]
+        grad_x = into = None
+        for image, (source, above) in enumerate(zip(x.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1), strict=True)):  # H W C
             query, key, attention = _attend(source, *projections[:4])
             slope = torch.zeros_like(attention)  # gradient of the attention, then of the logits
-            for part in _quarters(x.shape[1]):
-                _compare(above[..., part], _project(source, *projections[4:], part), slope)
+            for part, weight, bias, _, _ in zip(above.chunk(4, 2), *values, strict=True):
+                _compare(part, _project(source, weight, bias), slope)
             total = slope.mul_(attention).sum(dim=2, keepdim=True)  # H W 1
-            grad_gamma += total.sum()  # that of A * (g v^T) is that of g * (A v): the output is not needed
+            grad_gamma += total.sum()  # the sum of A * (g v^T) is that of g * (A v): the output is not needed
             slope.addcmul_(attention, total, value=-1).mul_(gamma)
-            grad_query = _gather(slope, key, torch.empty_like(query))  # H W C/r
-            grad_key = _gather(slope, query, torch.empty_like(key), back=True)  # H W C/r
+            grad_query = _gather(slope, key)  # H W C/r
+            grad_key = _gather(slope, query, back=True)  # H W C/r
             del query, key, slope
-            if image == 0:  # in a layout of which each image is a matrix, and that of x where it can be
-                layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
-                grad_x = torch.empty_like(x, memory_format=layout)
-            into = grad_x[image].permute(1, 2, 0).copy_(above)
-            _unproject(grad_query, source, projections[0], grads[0], grads[1], into)
-            _unproject(grad_key, source, projections[2], grads[2], grads[3], into)
+            if ctx.needs_input_grad[0]:
+                if grad_x is None:  # like x, if an image of x is a matrix
+                    layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
+                    grad_x = torch.empty_like(x, memory_format=layout)
+                into = grad_x[image].permute(1, 2, 0).copy_(above)
+            _unproject(grad_query, source, into, projections[0], *grads[0:2])
+            _unproject(grad_key, source, into, projections[2], *grads[2:4])
             del grad_query, grad_key
             attention.mul_(gamma)
-            for part in _quarters(x.shape[1]):
-                grad_value = _gather(attention, above[..., part], into.new_empty(above[..., part].shape), back=True)
-                _unproject(grad_value, source, projections[4][part], grads[4][part], grads[5][part], into)
-                del grad_value
+            for part, weight, _, to_weight, to_bias in zip(above.chunk(4, 2), *values, strict=True):
+                _unproject(_gather(attention, part, back=True), source, into, weight, to_weight, to_bias)
         return grad_x, grad_gamma, *grads
 
 
-def _quarters(channels: int) -> list[slice]:
-    """Slices of the channels, so that the values need not exist all at once."""
-    step = -(-channels // 4)
-    return [slice(start, start + step) for start in range(0, channels, step)]
-
-
-def _project(source: Tensor, weight: Tensor, bias: Tensor, part: slice = slice(None)) -> Tensor:
+def _project(source: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A 1x1 convolution: H W C -> H W c."""
-    return torch.addmm(bias[part], source.flatten(0, 1), weight[part].t()).unflatten(0, source.shape[:2])
+    return torch.addmm(bias, source.flatten(0, 1), weight.t()).unflatten(0, source.shape[:2])
 
 
-def _unproject(grad: Tensor, source: Tensor, weight: Tensor, grad_weight: Tensor, grad_bias: Tensor, into: Tensor) -> None:
-    """Add the gradients of a 1x1 convolution to those of its weight, bias and input."""
-    grad, into = grad.flatten(0, 1), into.flatten(0, 1)  # N c, N C
-    torch.addmm(into, grad, weight, out=into)
-    torch.addmm(grad_weight, grad.t(), source.flatten(0, 1), out=grad_weight)
-    grad_bias += grad.sum(dim=0)
+def _unproject(grad: Tensor, source: Tensor, into: Tensor | None, weight: Tensor, to_weight: Tensor, to_bias: Tensor) -> None:
+    """The backward pass of `_project`: adds to the gradients of its source (`into`), weight and bias."""
+    grad = grad.flatten(0, 1)  # N c
+    if into is not None:
+        torch.addmm(into.flatten(0, 1), grad, weight, out=into.flatten(0, 1))
+    torch.addmm(to_weight, grad.t(), source.flatten(0, 1), out=to_weight)
+    to_bias += grad.sum(dim=0)
 
 
-def _attend(source: Tensor, *query_key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys (H W C/r) and attention (H W H+W): first to the column, then to the row."""
-    height, width, _ = source.shape
-    query, key = _project(source, *query_key[:2]), _project(source, *query_key[2:])
-    logits = source.new_zeros((height, width, height + width))
+def _attend(source: Tensor, *query_and_key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys (H W C/r) and attention (H W H+W: first to the own column, then to the own row)."""
+    query, key = _project(source, *query_and_key[:2]), _project(source, *query_and_key[2:])
+    logits = source.new_zeros((*source.shape[:2], sum(source.shape[:2])))
     _compare(query, key, logits)
-    logits[..., :height].diagonal(dim1=0, dim2=2).fill_(float("-inf"))
+    _split(logits)[0].diagonal(dim1=1, dim2=2).fill_(float("-inf"))
     return query, key, torch.softmax(logits, dim=2, out=logits)
 
 
 def _compare(left: Tensor, right: Tensor, out: Tensor) -> None:
-    """Add to `out` (H W H+W) the dot products of every position of `left` with its column and row of `right` (H W c)."""
-    column, row = out[..., : left.shape[0]].transpose(0, 1), out[..., left.shape[0] :]  # W H H, H W W
+    """Add to `out` (H W H+W) the dot products of each position of `left` with its column and row of `right` (H W c)."""
+    column, row = _split(out)
     torch.baddbmm(column, left.transpose(0, 1), right.permute(1, 2, 0), out=column)
     torch.baddbmm(row, left, right.transpose(1, 2), out=row)
 
 
-def _gather(weights: Tensor, values: Tensor, out: Tensor, back: bool = False) -> Tensor:
-    """Sum the values (H W c) of every position's column and row by its weights (H W H+W), or (back) by theirs for it."""
-    column, row = weights[..., : values.shape[0]].transpose(0, 1), weights[..., values.shape[0] :]  # W H H, H W W
-    if back:
-        column, row = column.transpose(1, 2), row.transpose(1, 2)
-    torch.bmm(row, values, out=out)
-    turned = out.transpose(0, 1)
-    torch.baddbmm(turned, column, values.transpose(0, 1), out=turned)
+def _gather(weights: Tensor, values: Tensor, out: Tensor | None = None, back: bool = False) -> Tensor:
+    """Sum the values (H W c) of each position's column and row, by its weights for them or (back) by theirs for it."""
+    column, row = (part.transpose(1, 2) if back else part for part in _split(weights))
+    out = torch.bmm(row, values, out=values.new_empty(values.shape) if out is None else out)
+    torch.baddbmm(out.transpose(0, 1), column, values.transpose(0, 1), out=out.transpose(0, 1))
     return out
+
+
+def _split(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """H W H+W -> W H H of the columns and H W W of the rows, as views."""
+    return maps[..., : maps.shape[0]].transpose(0, 1), maps[..., maps.shape[0] :]
 
 
 def params(channels: int, recurrence: int = 2, reduction: int = 8) -> int:  # noqa: ARG001 the passes share their weights
@@ -158,9 +146,8 @@ def macs(shape: Shape, recurrence: int = 2, reduction: int = 8) -> int:
     """Multiply-accumulates of one forward pass; the masked position is computed too."""
     channels, positions = shape.channels, shape.height * shape.width
     width = max(channels // reduction, 1)
-    projections = positions * channels * (2 * width + channels)
-    attention = positions * (shape.height + shape.width) * (width + channels)
-    return shape.batch * recurrence * (projections + attention)
+    per_position = channels * (2 * width + channels) + (shape.height + shape.width) * (width + channels)
+    return shape.batch * recurrence * positions * per_position
 
 
 MECHANISM = Mechanism(

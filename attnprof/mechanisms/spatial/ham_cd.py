@@ -1,26 +1,26 @@
 """Hamburger with concept decomposition.
 
-Paper     Geng et al., "Is Attention Better Than Matrix Decomposition?", ICLR 2021, arXiv:2109.04553, sections 2.2 and 2.3
+Paper     Geng et al., "Is Attention Better Than Matrix Decomposition?", ICLR 2021, arXiv:2109.04553, section 2
 Idea      Global context is the low-rank part of the features: spherical k-means finds the concepts, ridge regression on them
           rebuilds each position.
-Formula   X = W_l x;  repeat: C <- softmax_r(cos(D, X) / T), D <- normalise(X C^T);  C = (D^T D + beta I)^-1 D^T X;
-          y = relu(BN(W_u D C) + x)
+Formula   X = W_l x;  repeat: C <- softmax_r(cos(D, X) / T), D <- normalise(X C^T);  C = (D^T D + beta I)^-1 D^T X; y =
+          relu(BN(W_u D C) + x)
 Shapes    x: B C H W -> y: B C H W
 Params    2*C*C + C + 2*C
           2CD + D + 2C for D latent channels: two 1x1 convolutions, the first with a bias, and BN
-Cost      2*N*C*D + (2t + 3)*N*D*R + (N + D)*R^2 MACs per image with t steps (7 in eval), and an R x R inverse, not counted in them;
-          codes of N*R elements
+Cost      2*N*C*D + (2t + 3)*N*D*R + (N + D)*R^2 MACs per image with t steps (7 in eval), and an R x R inverse, not counted in
+          them; codes of N*R elements
 Defaults  latent D = C (the paper's 512 at C = 512), rank R = 64, steps t = 6 in training, eval_steps t = 7, inverse temperature
           1/T = 100, ridge beta = 0.1 (official code)
 Differs   the gradient goes through the ridge regression only: the paper's one-step gradient, done as in the official code. The
-          initial codes softmax(X^T D / T), which no step reads, are computed as in the official code (N*D*R MACs). Codes are divided by
-          their sum + 1e-6 before the update of D, as there. Bases ~ N(0, 1), L2-normalised, drawn anew in each forward pass, as in
-          the official code; it draws them per image, here one set serves the whole batch, so that an image's output does not depend
-          on its place in the batch. The inverse is taken in float32 for the half types, for which torch has none. No ReLU after W_l
-          (official code: for NMF only). V1 (no second 3x3 convolution, the "cheese"). PyTorch's initialisation and BN momentum, where
-          the official code draws from N(0, 2/fan-out) and uses 3e-4
-Survey    domain: spatial; g: matrix decomposition; f: low-rank reconstruction, residual; tasks: SSeg; kind: soft; goal: I, IV; stage: 4
-          (no row in the survey)
+          initial codes softmax(X^T D / T), which no step reads, are computed as in the official code (N*D*R MACs). Codes are
+          divided by their sum + 1e-6 before the update of D, as there. Bases ~ N(0, 1), L2-normalised, drawn anew in each
+          forward pass, as in the official code; it draws them per image, here one set serves the whole batch, so that an
+          image's output does not depend on its place in the batch. The inverse is taken in float32 for the half types, for
+          which torch has none. No ReLU after W_l (official code: for NMF only). V1 (no second 3x3 convolution, the "cheese").
+          PyTorch's initialisation and BN momentum, where the official code draws from N(0, 2/fan-out) and uses 3e-4
+Survey    domain: spatial; g: matrix decomposition; f: low-rank reconstruction, residual; tasks: SSeg; kind: soft; goal: I, IV;
+          stage: 4 (no row in the survey)
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class HamCD(nn.Module):
         return (y + x).relu_()
 
     def decompose(self, x: Tensor) -> Tensor:
-        """x (B, D, N) rebuilt from R concepts."""
+        """Rebuild x (B, D, N) from R concepts."""
         with torch.no_grad():
             bases = torch.randn(1, x.shape[1], self.rank, dtype=x.dtype, device=x.device)
             bases = F.normalize(bases, dim=1).expand(x.shape[0], -1, -1)  # B D R

@@ -1,20 +1,22 @@
 """Hamburger with non-negative matrix factorisation.
 
-Paper     Geng et al., "Is Attention Better Than Matrix Decomposition?", ICLR 2021, arXiv:2109.04553, sections 2.2 and 2.3
+Paper     Geng et al., "Is Attention Better Than Matrix Decomposition?", ICLR 2021, arXiv:2109.04553, section 2
 Idea      Global context is the low-rank part of the features: factorise them by a few multiplicative updates, keep the product.
 Formula   X = relu(W_l x);  repeat: C <- C * (D^T X) / (D^T D C), D <- D * (X C^T) / (D C C^T);  y = relu(BN(W_u D C) + x)
 Shapes    x: B C H W -> y: B C H W
 Params    2*C*C + C + 2*C
           2CD + D + 2C for D latent channels: two 1x1 convolutions, the first with a bias, and BN
 Cost      2*N*C*D + (2t + 3)*N*D*R + (2t + 1)*(N*R^2 + D*R^2) MACs per image with t updates (7 in eval); codes of N*R elements
-Defaults  latent D = C (the paper's 512 at C = 512), rank R = 64, steps t = 6 in training, eval_steps t = 7 (official code)
-Differs   the gradient goes through one last code update only: the paper's one-step gradient, done as in the official code, which
-          adds that update to the t. 1e-6 in the denominators, initial codes softmax(X^T D) and bases ~ U(0, 1), L2-normalised,
-          drawn anew in each forward pass, as in the official code; it draws them per image, here one set serves the whole batch,
-          so that an image's output does not depend on its place in the batch. V1 (no second 3x3 convolution, the "cheese"). PyTorch's
-          initialisation and BN momentum, where the official code draws from N(0, 2/fan-out) and uses 3e-4
-Survey    domain: spatial; g: matrix decomposition; f: low-rank reconstruction, residual; tasks: SSeg; kind: soft; goal: I, IV; stage: 4
-          (no row in the survey)
+Defaults  latent D = C (the paper's 512 at C = 512), rank R = 64, steps t = 6 in training, eval_steps t = 7 (the official code's
+          own defaults)
+Differs   the gradient goes through one last code update only: the paper's one-step gradient, done as in the official code,
+          which adds that update to the t. 1e-6 in the denominators, initial codes softmax(X^T D) and bases ~ U(0, 1),
+          L2-normalised, drawn anew in each forward pass, as in the official code; it draws them per image, here one set serves
+          the whole batch, so that an image's output does not depend on its place in the batch. V1 (no second 3x3 convolution,
+          the "cheese"). PyTorch's initialisation and BN momentum, where the official code draws from N(0, 2/fan-out) and uses
+          3e-4
+Survey    domain: spatial; g: matrix decomposition; f: low-rank reconstruction, residual; tasks: SSeg; kind: soft; goal: I, IV;
+          stage: 4 (no row in the survey)
 """
 
 from __future__ import annotations
@@ -29,9 +31,7 @@ from attnprof.records import Mechanism, Shape
 class HamNMF(nn.Module):
     """Low-rank context by non-negative matrix factorisation: x (B, C, H, W) -> (B, C, H, W)."""
 
-    def __init__(
-        self, channels: int, latent: int | None = None, rank: int = 64, steps: int = 6, eval_steps: int = 7
-    ) -> None:
+    def __init__(self, channels: int, latent: int | None = None, rank: int = 64, steps: int = 6, eval_steps: int = 7) -> None:
         super().__init__()
         latent = channels if latent is None else latent
         self.rank, self.steps, self.eval_steps = rank, steps, eval_steps

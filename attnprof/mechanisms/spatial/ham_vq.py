@@ -1,8 +1,8 @@
 """Hamburger with soft vector quantisation.
 
-Paper     Geng et al., "Is Attention Better Than Matrix Decomposition?", ICLR 2021, arXiv:2109.04553, sections 2.2 and 2.3
-Idea      Global context is the low-rank part of the features: a few steps of soft k-means on the positions, then each position is
-          rebuilt from the centres.
+Paper     Geng et al., "Is Attention Better Than Matrix Decomposition?", ICLR 2021, arXiv:2109.04553, section 2
+Idea      Global context is the low-rank part of the features: a few steps of soft k-means on the positions, then each position
+          is rebuilt from the centres.
 Formula   X = W_l x;  repeat: C <- softmax_r(cos(D, X) / T), D <- X C^T diag(C 1)^-1;  y = relu(BN(W_u D C) + x)
 Shapes    x: B C H W -> y: B C H W
 Params    2*C*C + C + 2*C
@@ -10,14 +10,15 @@ Params    2*C*C + C + 2*C
 Cost      2*N*C*D + (2t + 3)*N*D*R MACs per image with t steps (7 in eval); codes of N*R elements
 Defaults  latent D = C (the paper's 512 at C = 512), rank R = 64, steps t = 6 in training, eval_steps t = 7, inverse temperature
           1/T = 100 (official code)
-Differs   the gradient goes through one last code update only: the paper's one-step gradient, done as in the official code, which
-          adds that update to the t and keeps the norm of x in it out of the gradient. The initial codes softmax(X^T D / T), which no
-          step reads, are computed as in the official code (N*D*R MACs). Bases ~ N(0, 1), L2-normalised, drawn anew in each forward
-          pass, as in the official code; it draws them per image, here one set serves the whole batch, so that an image's output does
-          not depend on its place in the batch. No ReLU after W_l (official code: for NMF only). V1 (no second 3x3 convolution, the
-          "cheese"). PyTorch's initialisation and BN momentum, where the official code draws from N(0, 2/fan-out) and uses 3e-4
-Survey    domain: spatial; g: matrix decomposition; f: low-rank reconstruction, residual; tasks: SSeg; kind: soft; goal: I, IV; stage: 4
-          (no row in the survey)
+Differs   the gradient goes through one last code update only: the paper's one-step gradient, done as in the official code,
+          which adds that update to the t and keeps the norm of x in it out of the gradient. The initial codes softmax(X^T D /
+          T), which no step reads, are computed as in the official code (N*D*R MACs). Bases ~ N(0, 1), L2-normalised, drawn anew
+          in each forward pass, as in the official code; it draws them per image, here one set serves the whole batch, so that
+          an image's output does not depend on its place in the batch. No ReLU after W_l (official code: for NMF only). V1 (no
+          second 3x3 convolution, the "cheese"). PyTorch's initialisation and BN momentum, where the official code draws from
+          N(0, 2/fan-out) and uses 3e-4
+Survey    domain: spatial; g: matrix decomposition; f: low-rank reconstruction, residual; tasks: SSeg; kind: soft; goal: I, IV;
+          stage: 4 (no row in the survey)
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class HamVQ(nn.Module):
         return (y + x).relu_()
 
     def decompose(self, x: Tensor) -> Tensor:
-        """x (B, D, N) rebuilt from R centres."""
+        """Rebuild x (B, D, N) from R centres."""
         with torch.no_grad():
             bases = torch.randn(1, x.shape[1], self.rank, dtype=x.dtype, device=x.device)
             bases = F.normalize(bases, dim=1).expand(x.shape[0], -1, -1)  # B D R

@@ -1,7 +1,8 @@
 """Multi-head self-attention.
 
 Paper     Vaswani et al., "Attention Is All You Need", NeurIPS 2017, arXiv:1706.03762, section 3.2.2
-Idea      The channels are split into heads, each with a scaled dot-product attention of its own; a linear layer mixes the results.
+Idea      The channels are split into heads, each with a scaled dot-product attention of its own; a linear layer mixes the
+          results.
 Formula   q, k, v = W_q x, W_k x, W_v x;  head_m = softmax(q_m k_m^T / sqrt(C/h)) v_m;  y = W_o [head_1, ..., head_h]
 Shapes    x: B N C -> y: B N C, with N = H*W
 Params    4*C*C + 4*C

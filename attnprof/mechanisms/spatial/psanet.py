@@ -1,22 +1,22 @@
 """Point-wise spatial attention.
 
-Paper     Zhao et al., "PSANet: Point-wise Spatial Attention Network for Scene Parsing", ECCV 2018, sections 3.2 and 3.3
-Idea      Each position predicts, from its own features, a weight for every relative offset: in one branch the weights with which
-          it collects from the others, in the other branch those with which it sends to them.
-Formula   collect: z_i = sum_j softmax_j(m_i[j - i]) x_j;  distribute: z_j = sum_i softmax_i(m_i[j - i]) x_i;
-          y = [x, relu(BN(W [z_collect, z_distribute]))];  m_i = a map of (2h - 1) x (2w - 1) offsets, n = h*w positions after shrinking
+Paper     Zhao et al., "PSANet: Point-wise Spatial Attention Network for Scene Parsing", ECCV 2018, section 3
+Idea      Each position predicts, from its own features, a weight for every relative offset: in one branch the weights with
+          which it collects from the others, in the other branch those with which it sends to them.
+Formula   collect: z_i = sum_j softmax_j(m_i[j - i]) x_j;  distribute: z_j = sum_i softmax_i(m_i[j - i]) x_i; y = [x, relu(BN(W
+          [z_collect, z_distribute]))];  m_i = a map of (2h - 1) x (2w - 1) offsets, n = h*w positions after shrinking
 Shapes    x: B C H W -> y: B 2C H W
-Params    2*(C*min(m, C) + 2*min(m, C)) + 2*(min(m, C)**2 + 2*min(m, C) + min(m, C)*(2*((H-1)//s) + 1)*(2*((W-1)//s) + 1))
-            + 2*min(m, C)*C + 2*C
+Params    2*min(m, C)*(2*C + min(m, C) + 4 + (2*((H-1)//s) + 1)*(2*((W-1)//s) + 1)) + 2*C
           2(CM + 2M) + 2(M^2 + 2M + MS) + 2MC + 2C with S = (2h - 1)(2w - 1): grows with the resolution
-Cost      2*N*C*M + 2*n*M^2 + 2*n*M*S + 2*n^2*M + 2*N'*M*C MACs per image (N' = n); two maps of n*S ~ 4*n^2 elements live at once
-Defaults  mid M = 512, at most C (section 4.1: 512 for C = 2048); shrink s = 2 with h = (H - 1)//s + 1 (official code); hw from the case
-Differs   follows the official code: softmax over the contributing positions (its psa_softmax; the paper normalises by the map's
-          area), hence no normalisation factor; bilinear with aligned corners. The layer that predicts the map is a linear layer over
-          positions, the same function as a 1x1 convolution, so that the official kernel that re-orders maps into n x n weights is a
-          strided view and its copy. The result is enlarged to the size of x, which is the official (h - 1)*s + 1 where s divides
-          H - 1, the only sizes it takes. A map has the size for hw; at other resolutions the official code cuts it, here the features
-          are resampled to h x w
+Cost      2*N*C*M + 2*n*M^2 + 2*n*M*S + 2*n^2*M + 2*n*M*C MACs per image; two maps of n*S ~ 4*n^2 elements live at once
+Defaults  mid M = 512, at most C (official code: 512 for C = 2048); shrink s = 2 with h = (H - 1)//s + 1 (official code); hw
+          from the case
+Differs   follows the official code: softmax over the contributing positions (its psa_softmax) with normalisation factor 1,
+          where the paper's formula divides by a number of positions; bilinear with aligned corners. The layer that predicts the
+          map is a linear layer over positions, the same function as a 1x1 convolution, so that the official kernel that
+          re-orders maps into n x n weights is a strided view and its copy. The result is enlarged to the size of x, which is
+          the official (h - 1)*s + 1 where s divides H - 1, the only sizes it takes. A map has the size for hw; at other
+          resolutions the official code cuts it, here the features are resampled to h x w
 Survey    domain: spatial; g: predict an attention map using a sub-network; f: collect, distribute; tasks: SSeg; kind: soft;
           goal: I, IV; stage: 3
 """
@@ -41,14 +41,20 @@ class PSANet(nn.Module):
         self.reduce_collect = nn.Sequential(nn.Conv2d(channels, mid, 1, bias=False), nn.BatchNorm2d(mid), nn.ReLU(inplace=True))
         self.adapt_collect = nn.Sequential(nn.Conv2d(mid, mid, 1, bias=False), nn.BatchNorm2d(mid), nn.ReLU(inplace=True))
         self.map_collect = nn.Linear(mid, offsets, bias=False)
-        self.reduce_distribute = nn.Sequential(nn.Conv2d(channels, mid, 1, bias=False), nn.BatchNorm2d(mid), nn.ReLU(inplace=True))
+        self.reduce_distribute = nn.Sequential(
+            nn.Conv2d(channels, mid, 1, bias=False), nn.BatchNorm2d(mid), nn.ReLU(inplace=True)
+        )
         self.adapt_distribute = nn.Sequential(nn.Conv2d(mid, mid, 1, bias=False), nn.BatchNorm2d(mid), nn.ReLU(inplace=True))
         self.map_distribute = nn.Linear(mid, offsets, bias=False)
-        self.project = nn.Sequential(nn.Conv2d(2 * mid, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+        self.project = nn.Sequential(
+            nn.Conv2d(2 * mid, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        collect = self.resize(self.reduce_collect(x), self.height, self.width)  # B M h w
-        distribute = self.resize(self.reduce_distribute(x), self.height, self.width)  # B M h w
+        collect = self.reduce_collect(x)  # B M H W
+        distribute = self.reduce_distribute(x)  # B M H W
+        collect = self.resize(collect, self.height, self.width)  # B M h w
+        distribute = self.resize(distribute, self.height, self.width)  # B M h w
         collect_weights = self.map_collect(self.adapt_collect(collect).flatten(2).transpose(1, 2))  # B n S
         distribute_weights = self.map_distribute(self.adapt_distribute(distribute).flatten(2).transpose(1, 2))  # B n S
         collect_weights = self.by_target(collect_weights)  # B n n
@@ -67,8 +73,9 @@ class PSANet(nn.Module):
         offsets = (2 * height - 1) * wide
         # position (y, x) keeps its weight for (v, u) at row v - y + h - 1, column u - x + w - 1: linear in all four
         strides = (height * width * offsets, width * offsets - wide, offsets - 1, wide, 1)
-        start = maps.storage_offset() + (height - 1) * wide + width - 1
-        view = maps.as_strided((maps.shape[0], height, width, height, width), strides, start)
+        start = (height - 1) * wide + width - 1
+        maps = maps.contiguous()
+        view = maps.as_strided((maps.shape[0], height, width, height, width), strides, maps.storage_offset() + start)
         return view.reshape(maps.shape[0], height * width, height * width)
 
     def resize(self, x: Tensor, height: int, width: int) -> Tensor:

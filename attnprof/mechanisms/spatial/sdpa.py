@@ -7,8 +7,9 @@ Shapes    q, k, v: B N C -> y: B N C, with N = H*W
 Params    0
 Cost      2*N^2*C MACs per image; N^2 elements where the scores are materialised (the math kernel), N*C in a fused kernel
 Defaults  one head of size C, nothing dropped
-Differs   nothing in the values. One call of F.scaled_dot_product_attention on B 1 N C, because torch's fused kernels take 4-D inputs
-          only; at C > 256 the flash kernel is out of reach and torch falls back to the memory-efficient one (float64: math)
+Differs   nothing in the values. One call of F.scaled_dot_product_attention on B 1 N C, because torch's fused kernels take 4-D
+          inputs only; at C > 256 the flash kernel is out of reach and torch falls back to the memory-efficient one (float64:
+          math)
 Survey    domain: spatial; g: dot product between query and key, softmax; f: matmul; tasks: none; kind: soft; goal: IV; stage: 4
           (no row in the survey)
 """

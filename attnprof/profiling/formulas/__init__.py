@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
 
+
 class Cost(NamedTuple):
     """What one call of an op computes: multiply-accumulates, and all operations (2 * macs + the rest)."""
 

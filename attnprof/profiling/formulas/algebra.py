@@ -7,7 +7,7 @@ from typing import Any
 
 from attnprof.profiling.formulas import NOTHING, Args, Cost, Kwargs, Rule, argument, first
 
-# Linear algebra of n x n or m x n matrices: textbook leading terms (Golub, Van Loan), all in flops, no macs ---------------------
+# Linear algebra of n x n or m x n matrices: textbook leading terms (Golub, Van Loan), all in flops, no macs ----------------
 
 
 def _matrices(tensor: Any) -> tuple[int, int, int]:
@@ -17,7 +17,7 @@ def _matrices(tensor: Any) -> tuple[int, int, int]:
 
 
 def cubic(thirds: int) -> Rule:
-    """thirds / 3 * n^3 per matrix, rounded up."""
+    """Cost `thirds` / 3 * n^3 per matrix, rounded up."""
 
     def rule(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
         batch, n, _ = _matrices(args[0])
@@ -36,7 +36,7 @@ def substitute(amount: int, index: int) -> Rule:
     """Triangular solves: `amount` * n per element of the result, n the size of the matrix at `index`."""
 
     def rule(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
-        return Cost(0, amount * args[index].shape[-1] * out.numel())
+        return Cost(0, amount * args[index].shape[-1] * first(out).numel())
 
     return rule
 
@@ -53,8 +53,19 @@ def svd(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
     return Cost(0, batch * (6 * m * n**2 + 20 * n**3 if argument(args, 2, True) else 2 * m * n**2 + 2 * n**3))
 
 
+def pinv(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
+    """Through the SVD, and the product V S^-1 U^T: n m n, m >= n."""
+    batch, m, n = _matrices(args[0])
+    return Cost(0, batch * (8 * m * n**2 + 20 * n**3))
+
+
+def reflect(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
+    """ormqr(a, tau, other): k reflectors, 4 per element of the result each."""
+    return Cost(0, 4 * args[1].shape[-1] * out.numel())
+
+
 def lu(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
-    """m n^2 - n^3 / 3, rounded up (2/3 n^3 when square)."""
+    """Gauss: m n^2 - n^3 / 3, rounded up (2/3 n^3 when square)."""
     batch, m, n = _matrices(args[0])
     return Cost(0, -(-batch * (3 * m * n**2 - n**3) // 3))
 
@@ -87,6 +98,7 @@ def fft(real: bool) -> Rule:
 
     Scaling is one product per real number of the result where it is asked for (normalization is not 0).
     """
+
     def rule(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
         large = args[0] if args[0].numel() > out.numel() else out
         if real:
@@ -99,3 +111,27 @@ def fft(real: bool) -> Rule:
         return Cost(0, flops + scaled)
 
     return rule
+
+
+ROWS: tuple[tuple[Rule, str], ...] = (
+    (cubic(1), "cholesky linalg_cholesky_ex linalg_ldl_factor_ex"),
+    (cubic(2), "cholesky_inverse _linalg_det _linalg_slogdet"),
+    (substitute(2, 1), "cholesky_solve _cholesky_solve_helper"),
+    (cubic(6), "linalg_inv_ex"),
+    (cubic(75), "linalg_eig"),
+    (cubic(30), "_linalg_eigvals linalg_matrix_exp"),
+    (eigh, "_linalg_eigh"),
+    (substitute(2, 0), "linalg_ldl_solve linalg_lu_solve"),
+    (lu, "linalg_lu linalg_lu_factor_ex"),
+    (solve, "_linalg_solve_ex"),
+    (substitute(1, 0), "linalg_solve_triangular"),
+    (substitute(1, 1), "triangular_solve"),
+    (svd, "_linalg_svd"),
+    (pinv, "linalg_pinv"),
+    (qr, "linalg_qr"),
+    (householder, "geqrf linalg_householder_product"),
+    (reflect, "ormqr"),
+    (lstsq, "linalg_lstsq"),
+    (fft(real=False), "_fft_c2c"),
+    (fft(real=True), "_fft_r2c _fft_c2r"),
+)

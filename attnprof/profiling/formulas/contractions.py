@@ -21,9 +21,9 @@ def _product(macs: int, tensor: Any, per_result: int = 0, results: int = 0) -> C
 
 
 def _added(kwargs: Kwargs) -> int:
-    """beta * input + alpha * product: one addition, unless beta is 0; beta and alpha where they are not 1."""
+    """What beta * input + alpha * product adds: 1, unless beta is 0; beta and alpha where they are not 1."""
     beta, alpha = kwargs.get("beta", 1), kwargs.get("alpha", 1)
-    return (beta not in (0, 1)) + (beta != 0) + (alpha != 1)
+    return int(beta not in (0, 1)) + int(beta != 0) + int(alpha != 1)
 
 
 def mm(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
@@ -56,7 +56,7 @@ def addmm_activation(args: Args, kwargs: Kwargs, out: Any) -> Cost:
 
 
 def dot(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
-    """n multiply-accumulates."""
+    """As many as n multiply-accumulates."""
     return _product(args[0].numel(), args[0])
 
 
@@ -131,6 +131,11 @@ def trilinear(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
     return _product(prod(sizes[axis] for axis in pair) + prod(sizes[axis] for axis in left), out)
 
 
+def affine_grid(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
+    """affine_grid_generator(theta, size): a matmul of all places with theta."""
+    return _product(out.numel() * args[0].shape[-1], out)
+
+
 # Distances ------------------------------------------------------------------------------------------------------------------
 
 
@@ -146,7 +151,7 @@ def euclidean_dist(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
 
 
 def cdist(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
-    """p = 2 above 25 points (or mode 1): a matmul. Else per pair and feature subtract, square or abs or power, add; a root."""
+    """Order 2 above 25 points (or mode 1): a matmul. Else per pair and feature subtract, square, abs or power, add; a root."""
     a, b, order, mode = args[0], args[1], args[2], argument(args, 3, None)
     large = a.shape[-2] > 25 or b.shape[-2] > 25
     if order == 2 and (mode == 1 or (mode in (None, 0) and large)):

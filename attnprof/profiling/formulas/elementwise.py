@@ -31,7 +31,7 @@ def per_argument(amount: int, index: int = 0) -> Rule:
 
 
 def add(_args: Args, kwargs: Kwargs, out: Any) -> Cost:
-    """x + alpha * y: the multiplication counts unless alpha is 1."""
+    """Sum of x and alpha * y: the multiplication counts unless alpha is 1."""
     amount = 1 if kwargs.get("alpha", 1) == 1 else 2
     return Cost(0, amount * out.numel() * (2 if out.is_complex() else 1))
 
@@ -93,7 +93,7 @@ def foreach(amount: int) -> Rule:
 
 
 def reduction(per_input: int, per_result: int = 0) -> Rule:
-    """n elements into m: `per_input` * n + `per_result` * m; a sum of n is n additions."""
+    """From n elements to m: `per_input` * n + `per_result` * m; a sum of n is n additions."""
 
     def rule(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
         flops = per_input * args[0].numel()
@@ -111,7 +111,7 @@ def extremum(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
 
 
 def vector_norm(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
-    """p = 2: square, add, one root. p = 0, 1, inf: compare or abs, then add or compare. Else abs, power, add, one root."""
+    """Order 2: square, add, one root; order 0, 1, inf: compare or abs, then add or compare. Else abs, power, add, one root."""
     order = argument(args, 1, 2)
     order = 2 if order is None else order
     if order in (0, 1, inf, -inf):
@@ -132,7 +132,7 @@ def log_softmax(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
 
 
 def sort(args: Args, kwargs: Kwargs, _out: Any) -> Cost:
-    """n ceil(log2 n) comparisons per row of n; `dim` stands third in the stable form, whose `stable` is a keyword."""
+    """As many as n ceil(log2 n) comparisons per row of n; in the stable form `dim` is a keyword."""
     size = args[0].shape[kwargs.get("dim", argument(args, 1, -1))] if args[0].dim() else 1
     return Cost(0, args[0].numel() * ceil(log2(max(size, 1))))
 
@@ -152,7 +152,7 @@ def bucketize(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
     return Cost(0, out.numel() * ceil(log2(args[1].shape[-1] + 1)))
 
 
-# Losses: per element, and one addition per element where they are reduced ------------------------------------------------------
+# Losses: per element, and one addition per element where they are reduced -----------------------------------------------------
 
 
 def loss(amount: int, reduction_index: int) -> Rule:
@@ -172,7 +172,7 @@ def index_add(args: Args, kwargs: Kwargs, _out: Any) -> Cost:
     return Cost(0, (1 if kwargs.get("alpha", 1) == 1 else 2) * args[3].numel())
 
 
-def index_put(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
+def index_put(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
     """(x, indices, values, accumulate): one addition per written element where it accumulates."""
     if not argument(args, 3, False):
         return NOTHING
@@ -189,7 +189,7 @@ def _indexed(x: Any, indices: Any) -> int:
             padded = [[1] * (width - len(part)) + part for part in (sizes, shape)]
             sizes = [max(pair) if 0 not in pair else 0 for pair in zip(*padded, strict=True)]
     rest = [size for axis, size in enumerate(x.shape) if axis >= len(indices) or indices[axis] is None]
-    return prod(sizes) * prod(rest)
+    return int(prod(sizes) * prod(rest))
 
 
 def accumulate_put(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
@@ -213,7 +213,44 @@ def index_reduce(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
     return Cost(0, args[3].numel() + (args[0].numel() if args[4] == "mean" else 0))
 
 
-def embedding_bag(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
+def embedding_bag(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
     """(weight, indices, offsets, ...): one addition per looked-up element; one product with per-sample weights."""
     weighted = argument(args, 6, None) is not None
     return Cost(0, (1 + weighted) * args[1].numel() * args[0].shape[1])
+
+
+def embedding_bag_backward(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
+    """(g, indices, ...): one addition per looked-up element; one product with per-sample weights."""
+    weighted = argument(args, 8, None) is not None
+    return Cost(0, (1 + weighted) * args[1].numel() * args[0].shape[1])
+
+
+def embedding_bag_weights_backward(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
+    """(g, weight, indices, ...): a dot product per index, element-wise: 2 per looked-up element."""
+    return Cost(0, 2 * args[2].numel() * args[0].shape[1])
+
+
+def put(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
+    """(x, index, source, accumulate): one addition per element where it accumulates."""
+    return Cost(0, args[2].numel()) if argument(args, 3, False) else NOTHING
+
+
+def rescale_qkv(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
+    """(qkv, bias, heads) -> (q, k, v): the bias on all three, the scale on q."""
+    return Cost(0, args[0].numel() + out[0].numel())
+
+
+def unique(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
+    """A sort of everything: n ceil(log2 n)."""
+    return Cost(0, args[0].numel() * ceil(log2(max(args[0].numel(), 1))))
+
+
+def embedding_renorm(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
+    """(weight, indices, ...): norm and product, 3 per looked-up element."""
+    return Cost(0, 3 * args[1].numel() * args[0].shape[1])
+
+
+def isin(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
+    """A search in the m sorted test elements: ceil(log2(m + 1)) comparisons per element."""
+    tests = args[1].numel() if hasattr(args[1], "numel") else 1
+    return Cost(0, out.numel() * ceil(log2(tests + 1)))

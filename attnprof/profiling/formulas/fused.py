@@ -11,7 +11,7 @@ from typing import Any
 from attnprof.profiling.formulas import Args, Cost, Kwargs, Rule, argument
 from attnprof.profiling.formulas.contractions import taps
 
-# Attention: q (.., S, d), k (.., T, d), v (.., T, e) ---------------------------------------------------------------------------
+# Attention: q (.., S, d), k (.., T, d), v (.., T, e) ------------------------------------------------------------------------
 
 
 def _attend(pairs: int, d: int, e: int, masked: bool, dropped: bool) -> Cost:
@@ -22,7 +22,8 @@ def _attend(pairs: int, d: int, e: int, masked: bool, dropped: bool) -> Cost:
 
 def _attend_backward(pairs: int, d: int, e: int, results: int, masked: bool, dropped: bool) -> Cost:
     """Scores again d; dV, dP: e each; dQ, dK: d each. Per pair: scale, subtract lse, exp, subtract, times P, scale; mask 1,
-    dropout drawn again and applied to P and dP 6. Per result: the sum of g * out, 2."""
+    dropout drawn again and applied to P and dP 6. Per result: the sum of g * out, 2.
+    """
     macs = pairs * (3 * d + 2 * e)
     return Cost(macs, 2 * macs + pairs * (6 + masked + 6 * dropped) + 2 * results)
 
@@ -68,7 +69,7 @@ def packed_attention(mask: int | None, dropout: int) -> Rule:
     """_flash_ and _efficient_attention_forward: lengths at 3 or 4, longest two after."""
     at = 3 if mask is None else 4
 
-    def rule(args: Args, kwargs: Kwargs, _out: Any) -> Cost:
+    def rule(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
         q, k, v = args[:3]
         pairs = _packed_pairs(q, k, args[at], args[at + 2], args[at + 3])
         return _attend(pairs, q.shape[-1], v.shape[-1], mask is not None and args[mask] is not None, args[dropout] > 0)
@@ -216,3 +217,33 @@ def deform_conv_backward(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
     macs = 2 * grad.numel() * taps(weight)
     columns = grad.numel() // max(grad.shape[1], 1) * x.shape[1] * prod(weight.shape[2:])
     return Cost(macs, 2 * macs + (39 + 3 * (mask.numel() > 0)) * columns + 11 * offset.numel() + grad.numel())
+
+
+ROWS: tuple[tuple[Rule, str], ...] = (
+    (sdpa(None, 3), "_scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu"),
+    (sdpa(3, 5), "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention"),
+    (sdpa(3, 4), "_scaled_dot_product_fused_attention_overrideable"),
+    (sdpa_backward(None, 10), "_scaled_dot_product_flash_attention_backward"),
+    (sdpa_backward(None, 6), "_scaled_dot_product_flash_attention_for_cpu_backward"),
+    (sdpa_backward(4, 9), "_scaled_dot_product_efficient_attention_backward"),
+    (sdpa_backward(8, 13), "_scaled_dot_product_cudnn_attention_backward"),
+    (sdpa_backward(4, 12), "_scaled_dot_product_fused_attention_overrideable_backward"),
+    (packed_attention(None, 7), "_flash_attention_forward"),
+    (packed_attention(3, 8), "_efficient_attention_forward"),
+    (packed_attention_backward(None, 6, 10), "_flash_attention_backward"),
+    (packed_attention_backward(4, 6, 11), "_efficient_attention_backward"),
+    (multi_head, "_native_multi_head_attention"),
+    (encoder_layer, "_transformer_encoder_layer_fwd"),
+    (rnn_layer, "mkldnn_rnn_layer"),
+    (rnn_layer_backward, "mkldnn_rnn_layer_backward"),
+    (cudnn_rnn, "_cudnn_rnn"),
+    (cudnn_rnn_backward, "_cudnn_rnn_backward"),
+    (miopen_rnn, "miopen_rnn"),
+    (miopen_rnn_backward, "miopen_rnn_backward"),
+    (fused_cell(2), "_thnn_fused_lstm_cell"),
+    (fused_cell(3), "_thnn_fused_gru_cell"),
+    (fused_lstm_backward, "_thnn_fused_lstm_cell_backward_impl"),
+    (fused_gru_backward, "_thnn_fused_gru_cell_backward"),
+    (deform_conv, "torchvision::deform_conv2d"),
+    (deform_conv_backward, "torchvision::_deform_conv2d_backward"),
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from math import ceil, prod
+from math import ceil, log2, prod
 from typing import Any
 
 from attnprof.profiling.formulas import Args, Cost, Kwargs, Rule, argument, first
@@ -12,7 +12,7 @@ from attnprof.profiling.formulas import Args, Cost, Kwargs, Rule, argument, firs
 
 
 def _normalised(x: Any, groups: int, *affine: Any) -> int:
-    """Statistics 4 per element (sum, subtract, square, sum) and 4 per group (two divisions, + eps, rsqrt); apply: 2 + affine."""
+    """Statistics 4 per element (sum, subtract, square, sum) and 4 per group (two divisions, + eps, rsqrt); 2 + affine."""
     return (6 + sum(part is not None for part in affine)) * int(x.numel()) + 4 * groups
 
 
@@ -56,17 +56,12 @@ def _batch_norm_backward(x: Any, training: bool, mask: Any) -> Cost:
 
 
 def batch_norm_backward(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
-    """native_batch_norm_backward: (g, x, weight, mean, var, save_mean, save_invstd, train, eps, mask)."""
-    return _batch_norm_backward(args[1], args[7], args[9])
-
-
-def batch_norm_backward_reserve(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
-    """batch_norm_backward: (g, x, weight, mean, var, save_mean, save_var, update, eps, mask, reserve)."""
+    """(g, x, weight, mean, var, save_mean, save_invstd, training, eps, mask, ...)."""
     return _batch_norm_backward(args[1], args[7], args[9])
 
 
 def vendor_batch_norm_backward(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
-    """cudnn and miopen: (x, g, ...), training, every gradient."""
+    """Vendor kernels: (x, g, ...), training, every gradient."""
     return _batch_norm_backward(args[0], True, (True, True, True))
 
 
@@ -122,7 +117,7 @@ def weight_norm_backward(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
 
 
 def _window(kernel: Any, axes: int) -> int:
-    return int(kernel) ** axes if isinstance(kernel, int) else prod(kernel) ** (axes if len(kernel) == 1 else 1)
+    return int(kernel**axes if isinstance(kernel, int) else prod(kernel) ** (axes if len(kernel) == 1 else 1))
 
 
 def average_pool(axes: int) -> Rule:
@@ -190,7 +185,7 @@ def adaptive_max_pool(axes: int) -> Rule:
     return rule
 
 
-# Sampling: t taps are t multiplications and t - 1 additions per result -----------------------------------------------------------
+# Sampling: t taps are t multiplications and t - 1 additions per result --------------------------------------------------------
 
 _MODE_TAPS = {0: {2: 4, 3: 8}, 1: {2: 0, 3: 0}, 2: {2: 16}}  # 0 bilinear, 1 nearest, 2 bicubic
 
@@ -234,25 +229,70 @@ def grid_sample_backward(axes: int) -> Rule:
     return rule
 
 
-def resample_backward(taps: int) -> Rule:
-    """Backward of an interpolation: times weight, add, for each tap of each element of the gradient."""
-    return per_argument(2 * taps)
-
-
 def _antialias_taps(size: int, result: int, support: int) -> int:
     """Taps along an axis: twice the support, widened by the shrink factor."""
     return ceil(support * max(size / result, 1.0)) * 2 + 1
 
 
-def antialias(support: int, backward: bool = False) -> Rule:
-    """Two separable passes over the widened support: width, then height; 2 t - 1 per result of each pass (backward 2 t)."""
+def _passes(small: Any, large: Any, support: int, less: int) -> int:
+    """Two separable passes over the widened support, width then height: 2 t - less per element of each pass."""
+    height = _antialias_taps(small.shape[-2], large.shape[-2], support)
+    width = _antialias_taps(small.shape[-1], large.shape[-1], support)
+    middle = large.numel() // max(large.shape[-2], 1) * small.shape[-2]
+    return int((2 * width - less) * middle + (2 * height - less) * large.numel())
+
+
+def antialias(support: int) -> Rule:
+    """Interpolation with antialiasing: 2 t - 1 per result of each pass, t = 2 ceil(support * shrink) + 1."""
 
     def rule(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
-        small, large = (args[0], out) if not backward else (out, args[0])
-        height = _antialias_taps(small.shape[-2], large.shape[-2], support)
-        width = _antialias_taps(small.shape[-1], large.shape[-1], support)
-        middle = large.numel() // large.shape[-2] * small.shape[-2]
-        less = 0 if backward else 1
-        return Cost(0, (2 * width - less) * middle + (2 * height - less) * large.numel())
+        return Cost(0, _passes(args[0], out, support, 1))
 
     return rule
+
+
+def antialias_backward(support: int) -> Rule:
+    """Times weight, add, for each tap of each pass."""
+
+    def rule(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
+        return Cost(0, _passes(out, args[0], support, 0))
+
+    return rule
+
+
+# Regions (torchvision) --------------------------------------------------------------------------------------------------------
+
+
+def _roi_samples(ratio: int) -> int:
+    """Samples per bin; four where the ratio is left to the size of the region."""
+    return ratio * ratio if ratio > 0 else 4
+
+
+def roi_align(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
+    """(x, rois, scale, height, width, ratio): per sample bilinear 7, add 1; per bin a division; per place 22."""
+    samples = _roi_samples(args[5])
+    return Cost(0, (8 * samples + 1) * out.numel() + 22 * samples * (out.numel() // max(out.shape[1], 1)))
+
+
+def ps_roi_align(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
+    """As roi_align; every channel has places of its own."""
+    samples = _roi_samples(args[5])
+    return Cost(0, (30 * samples + 1) * out[0].numel())
+
+
+def roi_align_backward(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
+    """(g, rois, scale, height, width, B, C, H, W, ratio): per sample times weight, add, for four taps; a division; places."""
+    grad, samples = args[0], _roi_samples(args[9])
+    return Cost(0, (8 * samples + 1) * grad.numel() + 22 * samples * (grad.numel() // max(grad.shape[1], 1)))
+
+
+def roi_pool(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
+    """One operation per element of the bin, for regions as large as the map: an upper bound."""
+    height, width = args[0].shape[-2:]
+    return Cost(0, ceil(height / args[3]) * ceil(width / args[4]) * first(out).numel())
+
+
+def nms(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
+    """All pairs of n boxes: intersection over union 12, compare; areas 3 n; sort by score."""
+    n = args[0].shape[0]
+    return Cost(0, 13 * n * (n - 1) // 2 + 3 * n + n * ceil(log2(max(n, 1))))

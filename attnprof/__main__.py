@@ -1,0 +1,50 @@
+"""`python -m attnprof` and the console script: run the command line, turn errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from attnprof.errors import AttnprofError
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 fine, 2 usage or spec error, 3 nothing selected, 5 a case failed, 70 internal, 130 interrupted."""
+    import click
+
+    from attnprof.cli import cli
+
+    try:
+        code = cli.main(prog_name="attnprof", standalone_mode=False)
+    except click.exceptions.Abort:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except AttnprofError as error:
+        print(f"attnprof: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("attnprof: interrupted.", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except Exception as error:  # noqa: BLE001
+        code = _internal(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _internal(error: Exception) -> int:
+    """A defect of ours: one sentence, and the traceback where it is asked for."""
+    if os.environ.get("ATTNPROF_TRACEBACK"):
+        import traceback
+
+        traceback.print_exc()
+    text = f"{type(error).__name__}: {error}"
+    print(f"attnprof: internal error: {text}\nSet ATTNPROF_TRACEBACK=1 to see where; please report it.", file=sys.stderr)
+    return 70
+
+
+if __name__ == "__main__":
+    main()

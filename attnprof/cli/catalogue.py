@@ -1,0 +1,89 @@
+"""`list` and `show`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from attnprof import mechanisms
+from attnprof.cli import echo_json
+from attnprof.cli.options import name_and_args
+from attnprof.errors import UsageError
+from attnprof.records import MODES, SCHEMA_VERSION, Case, Shape
+
+
+@click.command("list")
+@click.option("--family", help="Only this family.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
+def list_command(family: str | None, as_json: bool) -> None:
+    """The catalogue of mechanisms."""
+    families = mechanisms.names()
+    if family is not None and family not in families:
+        raise UsageError(f"--family: there is no '{family}': {', '.join(families)}.")
+    rows = [
+        (group, name, *mechanisms.headline(f"{group}/{name}"))
+        for group, members in families.items()
+        if family in (None, group)
+        for name in members
+    ]
+    if as_json:
+        keys = ("family", "name", "title", "paper")
+        echo_json({"schema": SCHEMA_VERSION, "mechanisms": [dict(zip(keys, row, strict=True)) for row in rows]})
+        return
+    from attnprof.report import catalogue
+
+    click.echo(catalogue.list_text(rows), nl=False)
+
+
+@click.command("show")
+@click.argument("name")
+@click.option("--channels", type=click.IntRange(min=1), help="Evaluate the parameter count for these channels.")
+@click.option("--hw", metavar="HxW", help="Count the cost at this resolution (512 channels unless told).")
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
+def show_command(name: str, channels: int | None, hw: str | None, as_json: bool) -> None:
+    """One mechanism: paper, formula, shapes, parameters, cost."""
+    plain, args = name_and_args(name)
+    entry = mechanisms.describe(plain)
+    numbers = _numbers(entry.qualified, args, channels, hw) if channels or hw or args else {}
+    if as_json:
+        arguments = [{"name": a.name, "default": a.default, "type": a.annotation} for a in entry.arguments]
+        head = {"schema": SCHEMA_VERSION, "name": entry.name, "family": entry.family, "title": entry.title}
+        echo_json({**head, **{key.lower(): text for key, text in entry.headings.items()}, "arguments": arguments, **numbers})
+        return
+    from attnprof.report import catalogue
+
+    costs = {key: _text(key, value) for key, value in numbers.items()}
+    pairs = [(argument.name, argument.default) for argument in entry.arguments]
+    click.echo(catalogue.show_text(entry.qualified, entry.title, entry.headings, pairs, costs), nl=False)
+
+
+def _numbers(qualified: str, args: dict[str, Any], channels: int | None, hw: str | None) -> dict[str, Any]:
+    """{'params': n} for the channels; with a resolution the traced counts of both modes as well."""
+    from attnprof.spec import parse_hw
+
+    height, width = parse_hw(hw) if hw else (65, 65)
+    shape = Shape(1, channels or 512, height, width)
+    mechanism = mechanisms.load(qualified)
+    assert mechanism.params is not None
+    mechanisms.check_arguments(mechanism, args)
+    found: dict[str, Any] = {"params": mechanism.params(shape.channels, **mechanisms.complete_args(mechanism, shape, args))}
+    if hw:
+        from attnprof.profiling.trace import trace_case
+
+        for mode in MODES:
+            counts = trace_case(Case(qualified, qualified, args, shape, mode=mode))
+            found[mode] = {"macs": counts.macs, "flops": counts.flops, "peak_bytes": counts.peak_bytes}
+    return found
+
+
+def _text(key: str, value: Any) -> str:
+    from attnprof.units import format_bytes, format_count
+
+    if isinstance(value, dict):
+        peak = format_bytes(value["peak_bytes"])
+        return f"{format_count(value['macs'])}MACs, {format_count(value['flops'])}FLOPs, peak memory {peak}"
+    return f"{value:,}"
+
+
+COMMANDS = {"list": list_command, "show": show_command}

@@ -1,0 +1,131 @@
+"""`compare`: mechanisms side by side, with ratios and a sentence per metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from attnprof.cli import echo_json
+from attnprof.cli.options import modes_of, name_and_args, shape_options
+from attnprof.cli.progress import progress, say
+from attnprof.errors import UsageError
+from attnprof.records import Case, Record
+
+
+@click.command("compare")
+@click.argument("names", nargs=-1, required=True, metavar="A B...")
+@shape_options
+@click.option("--mode", help="inference, training, or both with a comma (the default).")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, or none to trace only.")
+@click.option("--sdpa", default="auto", type=click.Choice(("auto", "math", "fused")), help="Attention kernel to assume.")
+@click.option("--sort", metavar="METRIC", help="Sort the rows by a metric.")
+@click.option("--budget", default=5.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Seconds per case.")
+@click.option("--timeout", default=300.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Seconds per case.")
+@click.option("--force", is_flag=True, help="Compare mechanisms whose inputs have another layout.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Errors only on stderr.")
+def compare_command(names: tuple[str, ...], **options: Any) -> int:
+    """A and B... side by side: every ratio is A / B.
+
+    A name is a mechanism (ccnet, spatial/ccnet, ccnet[recurrence=1]) or a class of your own (./mine.py:Mine), which is run.
+    """
+    from attnprof.report import compare, metrics
+
+    if len(names) < 2:
+        raise UsageError("compare wants at least two mechanisms: `attnprof compare nonlocal ccnet --hw 97x97`.")
+    if options["sort"]:
+        metrics.metric(options["sort"])
+    cases = _cases(names, options)
+    if not options["force"]:
+        _refuse_other_layouts(cases)
+    shown = ("params", "macs", "flops", "peak_memory", "latency")
+    records = _trace_here(cases) if _in_process(cases) else _run(cases, options)
+    if any(record.memory is not None for record in records):
+        shown = (*shown, "measured_memory")
+    compared = compare.comparison(records, cases[0].label, shown)
+    if options["as_json"]:
+        echo_json(compare.data(compared))
+    else:
+        click.echo(compare.render(compared, options["sort"]), nl=False)
+    return 5 if any(record.status != "ok" for record in records) else 0
+
+
+def _cases(names: Sequence[str], options: dict[str, Any]) -> tuple[Case, ...]:
+    from attnprof import plan, spec
+
+    entries = []
+    for name in names:
+        plain, args = name_and_args(name)
+        entries.append(spec.make_entry(plain, args, name if args else None))
+    entries = _distinct(names, entries)
+    device = options["device"]
+    if device != "none":
+        from attnprof.execute import resolve_device
+
+        device, warning = resolve_device(device)
+        if warning:
+            say(f"warning: {warning}")
+    wanted = spec.Spec(
+        channels=(options["channels"],),
+        hw=(spec.parse_hw(options["hw"]),),
+        entries=tuple(entries),
+        name="compare",
+        batch=(options["batch"],),
+        dtype=(options["dtype"],),
+        modes=modes_of(options["mode"]),
+        sdpa=(options["sdpa"],),
+    )
+    return plan.expand(wanted, device)
+
+
+def _distinct(names: Sequence[str], entries: list[Any]) -> list[Any]:
+    """Labels that differ: the typed name where two short ones agree, a number where even those do."""
+    import dataclasses
+
+    out: list[Any] = []
+    for name, entry in zip(names, entries, strict=True):
+        label = entry.label
+        if sum(other.label == label for other in entries) > 1:
+            label = name
+        count = sum(other.label.partition("#")[0] == label for other in out)
+        out.append(dataclasses.replace(entry, label=f"{label}#{count + 1}" if count else label))
+    return out
+
+
+def _refuse_other_layouts(cases: Sequence[Case]) -> None:
+    """Catalogue mechanisms must take the same kind of tensor; a module of the user's own is taken as it is."""
+    from attnprof import mechanisms
+
+    layouts = {case.label: mechanisms.describe(case.mechanism).layout for case in cases if not case.imported}
+    first = next(iter(layouts.items()), None)
+    for label, layout in layouts.items():
+        if first is not None and layout != first[1]:
+            raise UsageError(
+                f"{first[0]} takes {first[1]} tensors and {label} takes {layout}: their costs are not those of one job. "
+                "Use --force to compare all the same."
+            )
+
+
+def _in_process(cases: Sequence[Case]) -> bool:
+    """Tracing catalogue mechanisms needs no child; other people's code gets one."""
+    return all(case.device == "none" and not case.imported for case in cases)
+
+
+def _trace_here(cases: Sequence[Case]) -> list[Record]:
+    from attnprof.profiling.trace import trace_case
+
+    return [Record(case, counts=trace_case(case)) for case in cases]
+
+
+def _run(cases: Sequence[Case], options: dict[str, Any]) -> list[Record]:
+    from attnprof.execute import Options, run_cases
+
+    chosen = Options(budget_s=options["budget"], timeout_s=options["timeout"])
+    with progress(options["quiet"]) as listener:
+        found = {record.case.key: record for record in run_cases(cases, chosen, listener)}
+    return [found[case.key] for case in cases]
+
+
+COMMANDS = {"compare": compare_command}

@@ -1,0 +1,163 @@
+"""`run`: the main job. spec -> plan -> execute -> store -> report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from attnprof.cli import echo_json
+from attnprof.cli.progress import progress, say
+from attnprof.errors import UsageError
+from attnprof.records import Case, Record
+
+
+@click.command("run")
+@click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
+@click.option("--device", help="auto, cpu, cuda, cuda:N, or none to trace only.  [default: the spec's]")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Store and reports.  [default: reports/NAME]")
+@click.option("--format", "formats", default="md,csv", show_default=True, metavar="F,...", help="Reports to write: md, csv, json.")
+@click.option("--set", "overrides", multiple=True, metavar="K=V", help="Override a value: --set input.hw=[33x33].")
+@click.option("--only", multiple=True, metavar="GLOB", help="Only these mechanisms or labels (repeatable).")
+@click.option("--resume", is_flag=True, help="Re-run nothing that the store holds and that is ok.")
+@click.option("--fresh", is_flag=True, help="Forget what the store holds.")
+@click.option("--timeout", default=300.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Seconds per case.")
+@click.option("--allow-import", multiple=True, metavar="PATTERN", help="Let `import:` entries run code: matched with module:Class.")
+@click.option("--dry-run", is_flag=True, help="List the cases and stop.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of tables.")
+@click.option("-q", "--quiet", is_flag=True, help="Errors only on stderr.")
+def run_command(specs: tuple[str, ...], **options: Any) -> int:
+    """Trace every case of SPEC..., measure within the budget, write tables to DIR and stdout.
+
+    Exit code 5: a case failed (its row says how); 130: interrupted, `--resume` goes on.
+    """
+    from attnprof import report
+    from attnprof.spec import check_import_permission, parse_file
+
+    if options["resume"] and options["fresh"]:
+        raise UsageError("--resume and --fresh contradict each other.")
+    formats = report.check_formats(word.strip() for word in options["formats"].split(",") if word.strip())
+    parsed = [parse_file(path, options["overrides"]) for path in specs]
+    _refuse_same_names([spec.name for spec in parsed])
+    for spec in parsed:
+        check_import_permission(spec, options["allow_import"])
+    records: list[Record] = []
+    for spec in parsed:
+        cases = _cases(spec, options)
+        if options["dry_run"]:
+            _list(spec, cases)
+        else:
+            records += _run_one(spec, cases, options, formats)
+    if options["as_json"] and not options["dry_run"]:
+        from attnprof.report import json
+
+        echo_json(json.data(records, parsed[0].name if len(parsed) == 1 else ""))
+    return 5 if any(record.status != "ok" for record in records) else 0
+
+
+def _refuse_same_names(names: Sequence[str]) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"two specs are called '{twice}': their stores would mix. Rename one, or run them one by one.")
+
+
+def _cases(spec: Any, options: dict[str, Any]) -> tuple[Case, ...]:
+    from attnprof import plan
+    from attnprof.execute import resolve_device
+
+    wanted = options["device"] or spec.measure.device
+    if options["dry_run"] and wanted == "auto":
+        device, warning = "auto", None
+    else:
+        device, warning = resolve_device(wanted)
+    if warning:
+        say(f"warning: {warning}")
+    return plan.select(plan.expand(spec, device), options["only"])
+
+
+def _list(spec: Any, cases: Iterable[Case]) -> None:
+    for case in cases:
+        click.echo(f"{spec.name} {case.key} {case.label} {case.shape.text()} {case.dtype} {case.mode} {case.device}")
+
+
+def _run_one(spec: Any, cases: Sequence[Case], options: dict[str, Any], formats: Sequence[str]) -> list[Record]:
+    """One spec: reuse what the store holds, run the rest, write each record at once, then the reports."""
+    from attnprof import report, store
+    from attnprof.report import console
+
+    stem = report.file_stem(spec.name)
+    folder: Path = options["out"] or Path("reports") / stem
+    path = _prepare(folder, stem, options)
+    kept, keys = _reuse(path, cases, options)
+    run = store.Run(spec.name, tuple(dict.fromkeys(case.key for case in cases)), spec.baseline, tuple(spec.metrics))
+    store.append(path, run)
+    found, interrupted = _execute(spec, [case for case in cases if case.key not in kept], options, path)
+    by_key = kept | found
+    records = [by_key[key] for key in run.keys if key in by_key]
+    meta = report.Meta(spec.name, spec.baseline, spec.metrics)
+    written = report.write(records, meta, formats, folder)
+    if not options["as_json"]:
+        table = report.build(records, name=spec.name, baseline=spec.baseline, metrics=spec.metrics)
+        click.echo(console.render(table), nl=False)
+    if not options["quiet"]:
+        say("wrote " + ", ".join(str(file) for file in [*written, path]))
+    if interrupted:
+        say(f"interrupted: {len(found)} of {len(keys)} cases are in the store. Run the same command with --resume to go on.")
+        raise KeyboardInterrupt
+    return records
+
+
+def _prepare(folder: Path, stem: str, options: dict[str, Any]) -> Path:
+    """The store's path in a folder that is there; an old store is forgotten only under --fresh."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {folder}: {error.strerror or error}.") from error
+    path = folder / f"{stem}.jsonl"
+    if options["fresh"]:
+        path.unlink(missing_ok=True)
+    return path
+
+
+def _reuse(path: Path, cases: Sequence[Case], options: dict[str, Any]) -> tuple[dict[str, Record], list[str]]:
+    """({key: stored record} of what need not run again, the keys that must run)."""
+    from attnprof import store
+    from attnprof.profiling.provenance import provenance
+
+    kept: dict[str, Record] = {}
+    if path.exists():
+        stored = store.load(path)
+        for warning in stored.warnings:
+            say(f"warning: {warning}")
+        for case in cases:
+            record = store.reusable(stored, case, provenance(case))
+            if record is not None:
+                kept[case.key] = dataclasses.replace(record, case=case)
+        if not options["resume"] and not options["quiet"]:
+            say(f"{path} holds a store: continued ({len(kept)} of {len(cases)} cases are there; --fresh starts anew).")
+    return kept, [case.key for case in cases if case.key not in kept]
+
+
+def _execute(spec: Any, cases: Sequence[Case], options: dict[str, Any], path: Path) -> tuple[dict[str, Record], bool]:
+    """Run the cases; every record goes to the store the moment it is final. (records by key, interrupted?)"""
+    from attnprof import store
+    from attnprof.execute import Options, run_cases
+
+    chosen = Options(
+        budget_s=spec.measure.budget_s, run_budget_s=spec.measure.run_budget_s, timeout_s=options["timeout"]
+    )
+    found: dict[str, Record] = {}
+    with progress(options["quiet"]) as listener:
+        try:
+            for record in run_cases(cases, chosen, listener) if cases else ():
+                store.append(path, record)
+                found[record.case.key] = record
+        except KeyboardInterrupt:
+            return found, True
+    return found, False
+
+
+COMMANDS = {"run": run_command}

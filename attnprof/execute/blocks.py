@@ -1,0 +1,241 @@
+"""The second phase: time and weigh the cases of one device, block by block, within the run's budget.
+
+A block's members are timed interleaved in one child; their memory is measured in a second one. A member that fails is named
+in its row, and the block starts again without it: what the ended child had sampled is thrown away, its time is not.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from attnprof.execute.child import Ending, converse
+from attnprof.execute.options import Listener, Options, Progress
+from attnprof.execute.predict import MEMORY_SHARE, Predictor, Rates, choose, needed_bytes, split_by_memory
+from attnprof.execute.tracing import child_memory, ended
+from attnprof.profiling.device import cache_bytes
+from attnprof.records import NOT_MEASURED_BUDGET, NOT_MEASURED_MEMORY, Memory, Record, timing_from_json, to_json
+
+_OVERDUE_S = 2.0  # a child that is so late with its own deadline is stuck in one pass
+_FLUSH_BYTES_PER_S = 5e9
+_FRUITLESS = 2
+
+
+@dataclass
+class _Phase:
+    """The state of measuring on one device."""
+
+    device: str
+    options: Options
+    listener: Listener
+    began: float
+    predictor: Predictor
+    total: int
+    done: int = 0
+
+    def left_s(self) -> float:
+        """Seconds of the run's budget that are left; infinite without one."""
+        if self.options.run_budget_s is None:
+            return float("inf")
+        return self.options.run_budget_s - (time.monotonic() - self.began)
+
+    def finish(self, record: Record) -> Record:
+        """Note a final record."""
+        self.done += 1
+        self.listener(Progress("measure", self.done, self.total, record.case))
+        return record
+
+
+def measure_all(records: Sequence[Record], device: str, options: Options, listener: Listener, began: float) -> Iterator[Record]:
+    """Every traced record of one device, measured or with the reason why not. `began`: when the run's budget began."""
+    answer = probe(device, sorted({record.case.dtype for record in records}), options)
+    if not answer["usable"]:
+        for record in records:
+            yield replace(record, status="unsupported", detail=answer["reason"])
+        return
+    rates = {name: Rates(**rate) for name, rate in answer["rates"].items()}
+    free = answer["free_bytes"] if device.startswith("cuda") else min(answer["free_bytes"], child_memory(options))
+    flush = 0.0 if device.startswith("cuda") else 2 * cache_bytes() / _FLUSH_BYTES_PER_S
+    phase = _Phase(device, options, listener, began, Predictor(rates, free, flush), len(records))
+    groups: list[list[Record]] = []
+    for block in _blocks(records):
+        fitting, too_large = split_by_memory(block, int(MEMORY_SHARE * free))
+        groups += fitting
+        for record in too_large:
+            yield phase.finish(_too_large(record, free))
+    yield from _within_budget(groups, phase)
+
+
+def probe(device: str, dtypes: Sequence[str], options: Options) -> dict[str, Any]:
+    """Whether torch can use a device, its rates and its free memory, found out in a child."""
+    request = {"op": "probe", "device": device, "dtypes": list(dtypes)}
+    answer: dict[str, Any] = {"usable": False, "reason": "", "rates": {}, "free_bytes": 0}
+    for item in converse(request, timeout_s=options.timeout_s, spawn=options.start == "spawn"):
+        if isinstance(item, Ending):
+            if item.kind != "end":
+                reason = item.reason()
+                answer = {**answer, "usable": False, "reason": f"the probe of {device} failed: {reason}"}
+        else:
+            answer = item
+    return answer
+
+
+def _blocks(records: Sequence[Record]) -> list[list[Record]]:
+    found: dict[Any, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.case.block, []).append(record)
+    return list(found.values())
+
+
+def _too_large(record: Record, free: int) -> Record:
+    assert record.counts is not None
+    needed = needed_bytes([record.counts])
+    return replace(record, detail=f"{NOT_MEASURED_MEMORY}: {needed} bytes needed, {free} available")
+
+
+def _within_budget(groups: list[list[Record]], phase: _Phase) -> Iterator[Record]:
+    """Measure what fits, cheapest block first; choose anew after each, with what was learned and the time that is left."""
+    waiting = [group for group in groups if group]
+    while waiting:
+        chosen = choose(waiting, phase.predictor, phase.options.min_samples, phase.left_s())
+        if not chosen:
+            for record in (record for group in waiting for record in group):
+                yield phase.finish(_not_in_time(record, phase))
+            return
+        group = chosen[0]
+        keys = {record.case.key for record in group}
+        share = _share(group, chosen, phase)
+        waiting = [[record for record in rest if record.case.key not in keys] for rest in waiting]
+        waiting = [rest for rest in waiting if rest]
+        for record in measure_block(group, share, phase):
+            phase.predictor.learn(record)
+            yield phase.finish(record)
+
+
+def _not_in_time(record: Record, phase: _Phase) -> Record:
+    seconds = phase.predictor.cell_s(record, phase.options.min_samples)
+    left = max(phase.left_s(), 0.0)
+    return replace(record, detail=f"{NOT_MEASURED_BUDGET}: about {seconds:.3g} s needed, {left:.3g} s left of the run's budget")
+
+
+def _share(group: Sequence[Record], chosen: Sequence[Sequence[Record]], phase: _Phase) -> float:
+    """Seconds for this block: what its members need at least, and their part of what nobody needs."""
+    costs = [sum(phase.predictor.cell_s(record, phase.options.min_samples) for record in members) for members in chosen]
+    spare = max(phase.left_s() - sum(costs), 0.0)
+    members = sum(len(members) for members in chosen)
+    return costs[chosen.index(list(group))] + spare * len(group) / members
+
+
+@dataclass
+class _Attempt:
+    """What one child said about a block."""
+
+    final: list[Record] = field(default_factory=list)
+    timed: list[Record] = field(default_factory=list)
+    ending: Ending | None = None
+
+
+def measure_block(group: Sequence[Record], share_s: float, phase: _Phase) -> Iterator[Record]:
+    """Time the members of a block, then measure their memory. `share_s`: the block's part of the run's budget."""
+    deadline = time.monotonic() + share_s
+    active = {record.case.key: record for record in group}
+    timed: list[Record] = []
+    fruitless = 0
+    while active:
+        if time.monotonic() >= deadline:
+            yield from (_not_in_time(record, phase) for record in active.values())
+            break
+        attempt = _time_once(list(active.values()), deadline, phase)
+        before = len(active)
+        for record in attempt.final:
+            del active[record.case.key]
+            yield record
+        complete = len(attempt.timed) == len(active)
+        if complete or (attempt.ending is not None and attempt.ending.kind == "deadline"):
+            timed = attempt.timed
+            for record in timed:
+                del active[record.case.key]
+            yield from (_not_in_time(record, phase) for record in active.values())
+            break
+        fruitless = 0 if len(active) < before else fruitless + 1
+        if fruitless >= _FRUITLESS:
+            assert attempt.ending is not None
+            yield from (ended(record, attempt.ending, phase.options) for record in active.values())
+            break
+    yield from _weigh(timed, deadline, phase)
+
+
+def _time_once(members: list[Record], deadline: float, phase: _Phase) -> _Attempt:
+    """One child for a block: what it timed, whom it lost."""
+    options, attempt = phase.options, _Attempt()
+    by_key = {record.case.key: record for record in members}
+    now = time.monotonic()
+    bounded = deadline != float("inf")
+    memory_s = sum(2 * phase.predictor.pass_s(record) for record in members)
+    plan = {
+        "block": os.urandom(6).hex(),
+        "budget_s": options.budget_s,
+        "min_samples": options.min_samples,
+        "max_rel_ci": options.max_rel_ci,
+        "timeout_s": options.timeout_s,
+        "deadline_s": max(deadline - now - memory_s, 0.0) if bounded else None,
+        "seed": options.seed,
+    }
+    request = {"op": "measure", "cases": [to_json(record.case) for record in members], "plan": plan}
+    for item in _converse(request, members, deadline, phase):
+        if isinstance(item, Ending):
+            attempt.ending = item
+            if item.kind in ("died", "timeout") and item.member >= 0:
+                attempt.final.append(ended(members[item.member], item, options))
+                attempt.timed = [record for record in attempt.timed if record.case != members[item.member].case]
+            continue
+        record = by_key[item["key"]]
+        environment = {**record.environment, **item.get("environment", {})}
+        if item["event"] == "timed":
+            timing = timing_from_json(item["timing"])
+            attempt.timed.append(replace(record, timing=timing, energy_j=item["energy_j"], environment=environment))
+        elif item["event"] == "left":
+            attempt.final.append(replace(record, detail=item["detail"], environment=environment))
+        else:
+            attempt.final.append(replace(record, status=item["status"], detail=item["detail"]))
+    return attempt
+
+
+def _converse(request: dict[str, Any], members: list[Record], deadline: float, phase: _Phase) -> Iterator[Any]:
+    options = phase.options
+    cpu = not phase.device.startswith("cuda")
+    return converse(
+        {**request, "memory_bytes": child_memory(options) if cpu else None},
+        members=len(members),
+        timeout_s=options.timeout_s,
+        deadline=None if deadline == float("inf") else deadline + _OVERDUE_S,
+        spawn=options.start == "spawn",
+    )
+
+
+def _weigh(timed: list[Record], deadline: float, phase: _Phase) -> Iterator[Record]:
+    """The memory pass: one child for the block, a fresh one after a member that ends it."""
+    waiting = {record.case.key: record for record in timed}
+    fruitless = 0
+    while waiting:
+        if time.monotonic() >= deadline:
+            yield from (replace(record, detail=f"memory: {NOT_MEASURED_BUDGET}") for record in waiting.values())
+            return
+        members = list(waiting.values())
+        request = {"op": "memory", "cases": [to_json(record.case) for record in members], "seed": phase.options.seed}
+        for item in _converse(request, members, deadline, phase):
+            if not isinstance(item, Ending):
+                record = waiting.pop(item["key"])
+                if item["event"] == "memory":
+                    yield replace(record, memory=Memory(**item["memory"]))
+                else:
+                    yield replace(record, status=item["status"], detail=f"in the memory pass: {item['detail']}")
+            elif item.kind in ("died", "timeout"):
+                fruitless += 1
+                lost = [members[item.member]] if item.member >= 0 else members if fruitless >= _FRUITLESS else []
+                for record in lost:
+                    if waiting.pop(record.case.key, None) is not None:
+                        yield ended(record, item, phase.options)

@@ -1,0 +1,104 @@
+"""What measuring a case will cost, from its counts: a roofline with the machine's probed rates, corrected by what was seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from attnprof import stats
+from attnprof.records import Counts, Record
+
+_OPS_IF_UNKNOWN = 30
+_CHILD_S = 0.15  # start of a child and its first op
+_PASSES_BEFORE = 8  # first pass, estimate, warm-up
+_MEMORY_PASSES = 4  # build, warm-up, the profiled pass and its events
+MEMORY_SHARE = 0.8
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What one dtype reaches on one device."""
+
+    macs_per_s: float
+    bytes_per_s: float
+    op_s: float
+
+
+@dataclass
+class Predictor:
+    """Rates per dtype, memory and flush time of a device, and how far predictions were off so far."""
+
+    rates: Mapping[str, Rates]
+    free_bytes: int
+    flush_s: float = 0.0
+    seen: list[tuple[str, float]] = field(default_factory=list)  # (mechanism, log of seen over predicted)
+
+    def learn(self, record: Record) -> None:
+        """Take a finished measurement into account."""
+        raw = self._roofline(record)
+        if record.timing is not None and record.timing.n and raw > 0:
+            self.seen.append((record.case.mechanism, math.log(record.timing.median_s / raw)))
+
+    def pass_s(self, record: Record) -> float:
+        """Seconds that one pass of a traced case will take."""
+        own = [error for name, error in self.seen if name == record.case.mechanism]
+        known = own or [error for _, error in self.seen]
+        return self._roofline(record) * (math.exp(stats.median(known)) if known else 1.0)
+
+    def cell_s(self, record: Record, samples: int) -> float:
+        """Seconds for building, warm-up, the least number of samples and the memory pass of one member."""
+        one = self.pass_s(record)
+        return (samples + _PASSES_BEFORE) * (one + self.flush_s) + _MEMORY_PASSES * one
+
+    def _roofline(self, record: Record) -> float:
+        counts, rates = record.counts, self.rates.get(record.case.dtype)
+        if counts is None or rates is None:
+            return 0.0
+        calls = sum(op.calls for op in counts.ops) or _OPS_IF_UNKNOWN
+        return counts.macs / rates.macs_per_s + counts.bytes_moved / rates.bytes_per_s + calls * rates.op_s
+
+
+def block_overhead_s() -> float:
+    """Seconds for the two children of a block."""
+    return 2 * _CHILD_S
+
+
+def needed_bytes(members: Sequence[Counts]) -> int:
+    """Memory for members that live in one process and run one at a time."""
+    peaks = [max(counts.peak_bytes, counts.peak_cuda_bytes) for counts in members]
+    return sum(counts.resident_bytes for counts in members) + max(peaks, default=0)
+
+
+def split_by_memory(records: Sequence[Record], usable: int) -> tuple[list[list[Record]], list[Record]]:
+    """(groups that fit together, records that do not fit even alone), in order."""
+    groups: list[list[Record]] = []
+    too_large: list[Record] = []
+    for record in records:
+        assert record.counts is not None
+        if needed_bytes([record.counts]) > usable:
+            too_large.append(record)
+            continue
+        latest = groups[-1] if groups else []
+        if latest and needed_bytes([r.counts for r in [*latest, record] if r.counts is not None]) <= usable:
+            latest.append(record)
+        else:
+            groups.append([record])
+    return groups, too_large
+
+
+def choose(groups: Sequence[Sequence[Record]], predictor: Predictor, samples: int, left_s: float) -> list[list[Record]]:
+    """The members to measure, cheapest first, while they fit; groups in order of cost, the cheapest first."""
+    costs = {record.case.key: predictor.cell_s(record, samples) for group in groups for record in group}
+    home = {record.case.key: index for index, group in enumerate(groups) for record in group}
+    chosen: set[str] = set()
+    opened: set[int] = set()
+    for key in sorted(costs, key=lambda k: costs[k]):
+        opening = 0.0 if home[key] in opened else block_overhead_s()
+        if costs[key] + opening > left_s:
+            break
+        left_s -= costs[key] + opening
+        chosen.add(key)
+        opened.add(home[key])
+    kept = [[record for record in group if record.case.key in chosen] for group in groups]
+    return sorted((group for group in kept if group), key=lambda group: sum(costs[r.case.key] for r in group))

@@ -1,0 +1,55 @@
+"""A whole run: trace every case, then measure those that have a device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from attnprof.errors import UsageError
+from attnprof.execute.blocks import measure_all, probe
+from attnprof.execute.options import Listener, Options
+from attnprof.execute.tracing import trace_all
+from attnprof.profiling import device as devices
+from attnprof.records import Case, Record
+
+
+def run_cases(cases: Sequence[Case], options: Options | None = None, progress: Listener | None = None) -> Iterator[Record]:
+    """One record per distinct case, as soon as it is final. See the package's docstring."""
+    options, listener = options or Options(), progress or (lambda _: None)
+    distinct = {case.key: case for case in cases}
+    for case in distinct.values():
+        if case.device not in ("none", "cpu") and not case.device.startswith("cuda:"):
+            raise UsageError(f"the device '{case.device}' of a case is not concrete: none, cpu or cuda:0.")
+    waiting: dict[str, Record] = {}
+    try:
+        for record in trace_all(list(distinct.values()), options, listener):
+            if record.status == "ok" and record.case.device != "none":
+                waiting[record.case.key] = record
+            else:
+                yield record
+        began = time.monotonic()
+        for device in sorted({record.case.device for record in waiting.values()}):
+            group = [record for record in waiting.values() if record.case.device == device]
+            for record in measure_all(group, device, options, listener, began):
+                del waiting[record.case.key]
+                yield record
+    except KeyboardInterrupt:
+        for record in waiting.values():
+            yield replace(record, status="interrupted", detail="interrupted before it was measured")
+        raise
+
+
+def resolve_device(wanted: str) -> tuple[str, str]:
+    """(concrete device, warning or ''). 'auto' falls back to the CPU where torch cannot use the GPU; a GPU that was asked for
+    by name and cannot be used raises UsageError.
+    """
+    device = devices.resolve_device(wanted)
+    if not device.startswith("cuda"):
+        return device, ""
+    answer = probe(device, [], Options())
+    if answer["usable"]:
+        return device, ""
+    if wanted != "auto":
+        raise UsageError(f"{wanted}: {answer['reason']}.")
+    return "cpu", f"there is a GPU, but {answer['reason']}: measuring on the CPU"

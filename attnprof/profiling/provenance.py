@@ -1,0 +1,81 @@
+"""What a record's numbers come from: versions, and hashes of the source that was counted and of the code that counts.
+
+Found without importing torch or anybody's module: the parent asks this before it decides whether a stored record still holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.machinery
+import importlib.metadata
+import platform
+from functools import cache
+from pathlib import Path
+
+from attnprof import mechanisms
+from attnprof.errors import AttnprofError
+from attnprof.records import Case
+
+PROVENANCE = "provenance"  # the key in Record.environment
+_PACKAGE = Path(__file__).parent.parent
+
+
+def provenance(case: Case) -> dict[str, str]:
+    """{'attnprof', 'torch', 'python': versions, 'source', 'counting': hashes} of a case, now."""
+    return {
+        "attnprof": _version("attnprof"),
+        "torch": _version("torch"),
+        "python": platform.python_version(),
+        "source": source_hash(case.mechanism, case.host),
+        "counting": _counting_hash(),
+    }
+
+
+@cache
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+@cache
+def _counting_hash() -> str:
+    return _hash(sorted((_PACKAGE / "profiling").glob("*.py")))
+
+
+def source_hash(mechanism: str, host: str | None = None) -> str:
+    """Hash of the file that defines a mechanism (and of the hosts' files); '' where there is no such file."""
+    file: Path | None
+    if ":" in mechanism:
+        where = mechanism.rpartition(":")[0]
+        file = Path(where) if where.endswith(".py") else _module_file(where)
+    else:
+        try:
+            file = _PACKAGE / "mechanisms" / f"{mechanisms.resolve(mechanism)}.py"
+        except AttnprofError:
+            file = None
+    files = [file] if file is not None and file.is_file() else []
+    if host is not None:
+        files += sorted((_PACKAGE / "hosts").rglob("*.py"))
+    return _hash(files) if files else ""
+
+
+def _module_file(dotted: str) -> Path | None:
+    """The source file of 'pkg.mod' on the import path, without running any package's code."""
+    search: list[str] | None = None
+    spec = None
+    parts = dotted.split(".")
+    for end in range(1, len(parts) + 1):
+        spec = importlib.machinery.PathFinder.find_spec(".".join(parts[:end]), search)
+        if spec is None:
+            return None
+        search = list(spec.submodule_search_locations or [])
+    return Path(spec.origin) if spec is not None and spec.origin else None
+
+
+def _hash(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
