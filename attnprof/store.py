@@ -18,7 +18,7 @@ from typing import Any
 
 from attnprof.errors import UsageError
 from attnprof.profiling.provenance import PROVENANCE
-from attnprof.records import NOT_MEASURED_BUDGET, SCHEMA_VERSION, Case, Record, record_from_json, to_json
+from attnprof.records import NOT_MEASURED_BUDGET, NOT_MEASURED_MEMORY, SCHEMA_VERSION, Case, Record, record_from_json, to_json
 
 
 @dataclass(frozen=True)
@@ -154,4 +154,5 @@ def reusable(stored: Stored, case: Case, provenance: Mapping[str, Any]) -> Recor
         return None
     if case.device == "none":
         return record if record.counts is not None else None
-    return None if record.timing is None and NOT_MEASURED_BUDGET in record.detail else record
+    left_out = record.detail.startswith(NOT_MEASURED_MEMORY)
+    return record if left_out or (record.timing is not None and NOT_MEASURED_BUDGET not in record.detail) else None

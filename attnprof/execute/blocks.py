@@ -174,7 +174,7 @@ def _time_once(members: list[Record], deadline: float, phase: _Phase) -> _Attemp
     by_key = {record.case.key: record for record in members}
     now = time.monotonic()
     bounded = deadline != float("inf")
-    memory_s = sum(2 * phase.predictor.pass_s(record) for record in members)
+    memory_s = sum(phase.predictor.memory_s(record) for record in members)
     plan = {
         "block": os.urandom(6).hex(),
         "budget_s": options.budget_s,

@@ -11,8 +11,9 @@ from attnprof.records import Counts, Record
 
 _OPS_IF_UNKNOWN = 30
 _CHILD_S = 0.15  # start of a child and its first op
-_PASSES_BEFORE = 8  # first pass, estimate, warm-up
-_MEMORY_PASSES = 4  # build, warm-up, the profiled pass and its events
+_PASSES_BEFORE = 12  # first pass, estimate, warm-up
+_MEMORY_PASSES = 3  # the warm-up, and the slower pass under the profiler
+_BUILD_S = 0.02
 MEMORY_SHARE = 0.8
 
 
@@ -49,7 +50,11 @@ class Predictor:
     def cell_s(self, record: Record, samples: int) -> float:
         """Seconds for building, warm-up, the least number of samples and the memory pass of one member."""
         one = self.pass_s(record)
-        return (samples + _PASSES_BEFORE) * (one + self.flush_s) + _MEMORY_PASSES * one
+        return _BUILD_S + (samples + _PASSES_BEFORE) * (one + self.flush_s) + self.memory_s(record)
+
+    def memory_s(self, record: Record) -> float:
+        """Seconds for the memory pass of one member."""
+        return _BUILD_S + _MEMORY_PASSES * self.pass_s(record)
 
     def _roofline(self, record: Record) -> float:
         counts, rates = record.counts, self.rates.get(record.case.dtype)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -40,6 +41,8 @@ def serve(descriptor: int) -> None:
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # fork beside the idle threads of a maths library
     importlib.import_module(_WORKER)
+    gc.collect()
+    gc.freeze()  # a collection in a child need not walk all of torch (0.1 s each), nor copy its pages
     channel.sendall(b'{"ready": true}\n')
     while True:
         ready, _, _ = select.select([channel.fileno(), awake], [], [])

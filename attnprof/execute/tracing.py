@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from attnprof.errors import AttnprofError
 from attnprof.execute.child import Ending, converse, last_lines
 from attnprof.execute.options import Listener, Options, Progress
 from attnprof.profiling.device import available_bytes
@@ -31,10 +32,9 @@ def trace_all(cases: Sequence[Case], options: Options, listener: Listener) -> It
             if isinstance(item, Ending):
                 guilty = todo.pop(batch[item.member].key, None) if item.member >= 0 and item.kind != "end" else None
                 fruitless = 0 if len(todo) < before else fruitless + 1
-                lost = [guilty] if guilty is not None else []
-                if fruitless >= _FRUITLESS:
-                    lost, todo = list(todo.values()), {}
-                records = [ended(Record(case), item, options) for case in lost]
+                if fruitless >= _FRUITLESS:  # no case is to blame
+                    raise AttnprofError(f"the child that counts does not start: {item.reason()}\n{last_lines(item.output)}")
+                records = [] if guilty is None else [ended(Record(guilty), item, options)]
             else:
                 records = [_answer(todo.pop(item["key"]), item)]
             for record in records:

@@ -53,13 +53,24 @@ from torch._ops import OpOverload, OpOverloadPacket
 
 from attnprof.errors import UsageError
 from attnprof.profiling.formulas import Args, Cost, Kwargs, Rule, elementwise, free
-from attnprof.profiling.table import FOREACH, MAYBE_COPIES, NO_DATA, RULES
+from attnprof.profiling.table import ALLOCATIONS, FOREACH, MAYBE_COPIES, METADATA, RULES
 
-__all__ = ["Cost", "Rule", "bytes_for", "moves_no_data", "register_cost", "rule_for", "unregister_cost"]
+__all__ = [
+    "Cost",
+    "Rule",
+    "bytes_for",
+    "moves_no_data",
+    "register_cost",
+    "registry_version",
+    "rule_for",
+    "unregister_cost",
+    "writes_nothing",
+]
 
 Amount = int | Callable[[Args, Kwargs, Any], int]
 
 _registered: dict[str, tuple[Rule, Amount | None]] = {}
+_version = 0
 
 
 def rule_for(func: Any) -> Rule | None:
@@ -105,14 +116,21 @@ def _is_view(schema: Any) -> bool:
 
 
 def moves_no_data(func: Any) -> bool:
-    """Views, metadata and bare allocation: no operations and no bytes."""
+    """Views and metadata: no new memory, no operations, no bytes."""
     schema = getattr(func, "_schema", None)
     if schema is None:
         return False
     space, _, op = str(schema.name).partition("::")
-    if space == "aten" and op in NO_DATA:
-        return True
-    return not (space == "aten" and op in MAYBE_COPIES) and _is_view(schema)
+    if space == "aten" and (op in METADATA or op in MAYBE_COPIES):
+        return op in METADATA
+    return _is_view(schema)
+
+
+def writes_nothing(func: Any) -> bool:
+    """True of empty and its like: new memory, and no bytes moved into it."""
+    schema = getattr(func, "_schema", None)
+    space, _, op = str(getattr(schema, "name", "")).partition("::")
+    return space == "aten" and op.removesuffix("_") in ALLOCATIONS
 
 
 def register_cost(
@@ -130,12 +148,21 @@ def register_cost(
     """
     if macs is None and flops is None and bytes is None:
         raise UsageError(f"register_cost({_key(op)!r}): give macs, flops or bytes")
+    global _version
+    _version += 1
     _registered[_key(op)] = (_registered_rule(_key(op), macs, flops), bytes)
 
 
 def unregister_cost(op: str | OpOverload | OpOverloadPacket) -> None:
     """Forget a registration; the table's rule, if it has one, counts again."""
+    global _version
+    _version += 1
     _registered.pop(_key(op), None)
+
+
+def registry_version() -> int:
+    """Grows with every change of the registrations: who keeps rules asks again when it has."""
+    return _version
 
 
 def bytes_for(func: Any) -> Callable[[Args, Kwargs, Any], int] | None:

@@ -74,10 +74,17 @@ class Member:
     rounds: list[int] = field(default_factory=list)
     host_s: list[float] = field(default_factory=list)
     warmup: int = 0
+    warmup_s: float = 0.0
     converged: bool = False
     sampling_s: float = 0.0
     next_check: int = 0
     checks: list[tuple[float, float]] = field(default_factory=list)  # (median, MAD over median)
+
+    @property
+    def round_s(self) -> float:
+        """Seconds of wall time for one sample, the flush included."""
+        done = len(self.samples)
+        return self.sampling_s / done if done else max(self.estimate_s, self.warmup_s / max(self.warmup - 2, 1))
 
 
 @dataclass(frozen=True)
@@ -117,10 +124,7 @@ def run_rounds(
     """Warm up and sample every member; each outcome as soon as it is final. Raises MemberError."""
     if not members:
         return
-    flush, cold = _flush(members[0].case)
-    noted = () if cold else ("caches were warm: flushing them takes too long here",)
-    if members[0].case.settings.get("cache") == "warm":
-        noted = ()
+    flush, noted = _flush(members[0].case)
     gc.collect()
     gc.freeze()
     with conditions(members[0].case):
@@ -128,13 +132,12 @@ def run_rounds(
             with _turn(member, turns):
                 _warm_up(member, plan, turns, flush)
         active = list(members)
-        for member in _not_fitting(active, plan, turns):
-            active.remove(member)
-            needed = member.estimate_s * plan.min_samples
-            yield Outcome(member.case, None, f"{NOT_MEASURED_BUDGET}: {plan.min_samples} passes take about {needed:.3g} s")
         shuffler = random.Random(plan.seed)
         number = 0
         while active:
+            for member in _not_fitting(active, plan, turns) if number < plan.min_samples else ():
+                active.remove(member)
+                yield Outcome(member.case, None, f"{NOT_MEASURED_BUDGET}: {plan.min_samples} passes take {_need(member, plan)}")
             for member in shuffler.sample(active, len(active)):
                 reason = _sample(member, number, plan, turns, flush)
                 if reason:
@@ -164,14 +167,19 @@ def _left_s(member: Member, plan: Plan, turns: Turns) -> float:
 
 def _not_fitting(members: Sequence[Member], plan: Plan, turns: Turns) -> list[Member]:
     """Members, dearest first, that must go so that the others get their samples before the deadline."""
-    out, total = [], sum(member.estimate_s for member in members) * plan.min_samples
-    for member in sorted(members, key=lambda m: -m.estimate_s):
-        own = member.estimate_s * plan.min_samples
-        deadline = float("inf") if plan.deadline_s is None else plan.deadline_s - (time.monotonic() - turns.began)
-        if own > _left_s(member, plan, turns) or total > deadline:
+    needs = {member.index: member.round_s * (plan.min_samples - len(member.samples)) for member in members}
+    total = sum(needs.values())
+    left = float("inf") if plan.deadline_s is None else plan.deadline_s - (time.monotonic() - turns.began)
+    out = []
+    for member in sorted(members, key=lambda m: -needs[m.index]):
+        if needs[member.index] > _left_s(member, plan, turns) or total > left:
             out.append(member)
-            total -= own
+            total -= needs[member.index]
     return out
+
+
+def _need(member: Member, plan: Plan) -> str:
+    return f"about {member.round_s * plan.min_samples:.3g} s"
 
 
 def _sample(member: Member, number: int, plan: Plan, turns: Turns, flush: Callable[[], None]) -> str:
@@ -255,6 +263,7 @@ def _warm_up(member: Member, plan: Plan, turns: Turns, flush: Callable[[], None]
             break
         if time.perf_counter() - began > most_s:
             break
+    member.warmup_s = time.perf_counter() - began
     member.warmup = len(launches) + 2  # the first pass and the one that gave the estimate
     if launches:
         member.estimate_s = stats.median(launches[-half:])
@@ -319,19 +328,19 @@ def _on_cuda(member: Member) -> tuple[float, float]:
     return start.elapsed_time(stop) / 1e3, host
 
 
-def _flush(case: Case) -> tuple[Callable[[], None], bool]:
-    """(what makes the caches cold, whether it does): a write of twice the last cache, unless 'warm' is asked or it is slow."""
+def _flush(case: Case) -> tuple[Callable[[], None], tuple[str, ...]]:
+    """(what makes the caches cold, warnings): a write of twice the last cache, unless 'warm' is asked or it is slow."""
     if case.settings.get("cache") == "warm":
-        return (lambda: None), False
+        return (lambda: None), ()
     buffer = torch.empty(2 * devices.cache_bytes(case.device), dtype=torch.uint8, device=case.device)
     buffer.zero_()
     if case.device.startswith("cuda"):
-        return (lambda: _discard(buffer.zero_())), True
+        return (lambda: _discard(buffer.zero_())), ()
     began = time.perf_counter()
     buffer.fill_(1)
     if time.perf_counter() - began > _FLUSH_LIMIT_S:
-        return (lambda: None), False
-    return (lambda: _discard(buffer.fill_(1))), True
+        return (lambda: None), ("caches were warm: flushing them takes too long here",)
+    return (lambda: _discard(buffer.fill_(1))), ()
 
 
 def _discard(_: Any) -> None:

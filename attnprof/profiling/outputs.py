@@ -232,7 +232,7 @@ def _empty_like(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return empty(source.shape, dtype, preserved_strides(source))
     if memory_format is torch.contiguous_format:
         return empty(source.shape, dtype)
-    return NotImplemented
+    return empty(source.shape, dtype, channels_last_strides(source.shape))
 
 
 def _to_copy(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -467,6 +467,86 @@ def _slice_backward(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return empty(args[1], args[0].dtype)
 
 
+def _repeat(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    source, times = args
+    size = [1] * (len(times) - source.dim()) + list(source.shape)
+    return empty([extent * count for extent, count in zip(size, times, strict=True)], source.dtype)
+
+
+def _diag_embed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if len(args) > 1 or kwargs:
+        return NotImplemented
+    return empty([*args[0].shape, args[0].shape[-1]], args[0].dtype)
+
+
+def _eye(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return empty((args[0], args[0]), kwargs.get("dtype") or torch.get_default_dtype())
+
+
+def heads_last(size: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """(B, heads, N, d) stored as B, N, heads, d: how attention kernels lay out their results."""
+    b, h, n, d = size
+    return empty(size, dtype, (n * h * d, d, h * d, 1))
+
+
+def _efficient_attention(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The logsumexp is padded to a multiple of 32 rows, and only made where a backward will want it."""
+    query, _, value, _, save = args[:5]
+    b, h, n = query.shape[:3]
+    rows = -(-n // 32) * 32 if save else 0
+    seed, offset = empty((), torch.int64), empty((), torch.int64)
+    return heads_last((b, h, n, value.shape[3]), query.dtype), empty((b, h, rows), torch.float32), seed, offset
+
+
+def _efficient_attention_backward(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    query, key, value, bias = args[1:5]
+    if bias is not None:
+        return NotImplemented
+    return *(heads_last(t.shape, t.dtype) for t in (query, key, value)), None
+
+
+def _cpu_flash_attention(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    query, value = args[0], args[2]
+    b, h, n = query.shape[:3]
+    kind = torch.float32 if query.dtype in (torch.float16, torch.bfloat16) else query.dtype
+    logsumexp = empty((b, h, n), kind, (n * h, 1, h))
+    return heads_last((b, h, n, value.shape[3]), query.dtype), logsumexp
+
+
+def _cpu_flash_attention_backward(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return tuple(heads_last(t.shape, t.dtype) for t in args[1:4])
+
+
+def _softmax_out(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """softmax.int_out (self, dim, dtype=None)."""
+    if len(args) > 2 and args[2] not in (None, args[0].dtype):
+        return NotImplemented
+    return empty(args[0].shape, args[0].dtype)
+
+
+def _into(maker: Maker) -> Maker:
+    """The out= form of an op: `out` itself where it has the size and dtype of the result; anything else is left to torch."""
+
+    def make(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        out, made = kwargs["out"], maker(args, kwargs)
+        fits = isinstance(made, Tensor) and out.is_meta and made.shape == out.shape and made.dtype == out.dtype
+        return out if fits else NotImplemented
+
+    return make
+
+
+def _efficient_attention(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """(query, key, value, bias, compute_log_sumexp, ...): B h M d as a view of B M h d; the log-sum-exp padded to 32 rows."""
+    query, value = args[0], args[2]
+    if query.dim() != 4 or torch.version.hip is not None:
+        return NotImplemented
+    batch, heads, rows, _ = query.shape
+    size = value.shape[3]
+    out = empty((batch, heads, rows, size), query.dtype, (rows * heads * size, size, heads * size, 1))
+    kept = empty((batch, heads, -(-rows // 32) * 32 if args[4] else 0), torch.float32)
+    return out, kept, empty((), torch.int64), empty((), torch.int64)
+
+
 def _threshold_backward(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return _pointwise(args[:2])
 
@@ -540,8 +620,24 @@ _OTHER: dict[str, Maker] = {
     "new_ones": _new_factory,
     "new_full": _new_factory,
     "new_empty_strided": _new_empty_strided,
+    "mm.out": _into(_mm),
+    "bmm.out": _into(_bmm),
+    "addmm.out": _into(_addmm),
+    "baddbmm.out": _into(_baddbmm),
+    "softmax.int_out": _into(_softmax_out),
+    "_softmax.out": _into(_softmax),
+    "_scaled_dot_product_efficient_attention": _efficient_attention,
     "slice_backward": _slice_backward,
     "select_backward": _slice_backward,
+    "repeat": _repeat,
+    "diag_embed": _diag_embed,
+    "eye": _eye,
+    "scatter.src": clone,
+    "scatter.value": clone,
+    "_scaled_dot_product_efficient_attention": _efficient_attention,
+    "_scaled_dot_product_efficient_attention_backward": _efficient_attention_backward,
+    "_scaled_dot_product_flash_attention_for_cpu": _cpu_flash_attention,
+    "_scaled_dot_product_flash_attention_for_cpu_backward": _cpu_flash_attention_backward,
 }
 
 
@@ -562,6 +658,11 @@ def _table() -> dict[Any, Maker]:
 
 
 MAKERS = _table()
+
+
+def writes_out(func: Any) -> bool:
+    """True for `out=` overloads with a single result: they return the tensor they were given."""
+    return func._schema.arguments[-1:] != [] and func._schema.arguments[-1].name == "out" and len(func._schema.returns) == 1
 
 
 def returns_self(func: Any) -> bool:

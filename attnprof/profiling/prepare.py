@@ -20,15 +20,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from attnprof import mechanisms
 from attnprof.errors import AttnprofError
 from attnprof.profiling import device as devices
-from attnprof.records import Case, Mechanism, TensorSpec
+from attnprof.records import Case, TensorSpec
 
 _KNOWN: Mapping[str, tuple[Any, ...]] = {
     "sdpa": (None, "auto", "math", "fused"),
     "memory_format": (None, "contiguous", "channels_last"),
-    "autocast": (None, False, "bfloat16", "float16"),
+    "autocast": (None, "none", "bfloat16", "float16"),
     "compile": (None, False, True, "default", "reduce-overhead", "max-autotune"),
     "cache": (None, "cold", "warm"),
     "tf32": (None, False, True),
+    "target": (None, "cuda", "cpu"),  # for the tracer: whose attention kernels are counted
 }
 _FUSED = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION)
 
@@ -60,7 +61,7 @@ def check_settings(case: Case) -> None:
     """Raise UnsupportedError for a setting that measuring does not know, or a device that this torch cannot use."""
     for name, value in case.settings.items():
         if name == "threads":
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise UnsupportedError(f"threads={value!r}: measuring wants a whole number from 1")
         elif name not in _KNOWN:
             raise UnsupportedError(f"the setting '{name}' is not known to measuring")
@@ -75,7 +76,7 @@ def check_settings(case: Case) -> None:
 
 def configure(case: Case) -> None:
     """Set every process-wide flag that a timing depends on, explicitly."""
-    threads = int(case.settings.get("threads", 1))
+    threads = int(case.settings.get("threads") or 1)
     torch.set_num_threads(threads)
     devices.pin_cores(threads)
     tf32 = bool(case.settings.get("tf32"))
@@ -104,12 +105,8 @@ def prepare(case: Case, seed: int) -> Prepared:
     compiled = case.settings.get("compile")
     if compiled:
         module = torch.compile(module, mode=None if compiled is True else compiled)
-    autocast = case.settings.get("autocast")
-    return Prepared(case, module, inputs, _objective(mechanism), _dtype(autocast) if autocast else None)
-
-
-def _objective(mechanism: Mechanism) -> Any:
-    return mechanism.objective
+    autocast = case.settings.get("autocast") or "none"
+    return Prepared(case, module, inputs, mechanism.objective, None if autocast == "none" else _dtype(autocast))
 
 
 def _dtype(name: str) -> torch.dtype:

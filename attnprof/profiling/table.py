@@ -8,7 +8,7 @@ losses.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from types import Iterator, MappingProxyType
+from types import MappingProxyType
 
 from attnprof.profiling.formulas import Rule, free
 from attnprof.profiling.formulas import algebra as la
@@ -42,7 +42,7 @@ _PER_RESULT = {
         hardsigmoid _log_softmax_backward_data logit_backward _masked_softmax_backward mish sigmoid
         _softmax_backward_data""",
     5: """glu hardswish hardswish_backward huber_loss_backward _masked_softmax silu smooth_l1_loss_backward softplus
-        _softmax""",
+        _softmax softmax""",
     6: """binary_cross_entropy_backward kaiser_window logaddexp logaddexp2 log_sigmoid_forward softplus_backward
         soft_margin_loss_backward""",
     7: "blackman_window _safe_softmax",
@@ -52,11 +52,8 @@ _PER_RESULT = {
 
 # Operations per element of the first argument, and per element of the first result.
 _REDUCTIONS = {
-    (
-        1,
-        0,
-    ): """all amax amin any argmax argmin bincount cummax _cummax_helper cummin _cummin_helper cumprod cumsum equal hash_tensor histc
-        _is_all_true _is_any_true nonzero prod segment_reduce sum trace unique_consecutive""",
+    (1, 0): """all amax amin any argmax argmin bincount cummax _cummax_helper cummin _cummin_helper cumprod cumsum equal
+        hash_tensor histc _is_all_true _is_any_true nonzero prod segment_reduce sum trace unique_consecutive""",
     (1, 1): "mean multinomial",
     (2, 0): "aminmax _aminmax count_nonzero kthvalue median mode nanmedian nansum",
     (3, 0): "renorm",
@@ -78,13 +75,15 @@ _SCATTERED = """adaptive_max_pool2d_backward adaptive_max_pool3d_backward col2im
     upsample_nearest3d_backward _upsample_nearest_exact1d_backward _upsample_nearest_exact2d_backward
     _upsample_nearest_exact3d_backward"""
 
-# Memory without content, and questions about a tensor: not even data moves.
-_ALLOCATIONS = """_assert_async _assert_scalar _assert_tensor_metadata _efficientzerotensor _functional_assert_async
-    _functional_assert_scalar _functional_sym_constrain_range _functional_sym_constrain_range_for_size _fused_sdp_choice
-    _has_same_storage_numel _linalg_check_errors _resize_output _resize_output_ empty empty_like empty_permuted empty_strided
-    is_coalesced is_pinned is_same_size is_set_to new_empty new_empty_strided record_stream resize resize_ resize_as
-    resize_as_ set set_ sym_constrain_range sym_constrain_range_for_size _unsafe_view"""
-_STRIDES_IN_PLACE = "as_strided_ detach_ squeeze_ swapaxes_ swapdims_ t_ transpose_ unsqueeze_"
+# Memory without content: nothing is written.
+_ALLOCATIONS = """_efficientzerotensor _resize_output empty empty_like empty_permuted empty_strided new_empty new_empty_strided
+    resize resize_as"""
+
+# Questions about a tensor, and its sizes and strides changed in place.
+_METADATA = """_assert_async _assert_scalar _assert_tensor_metadata _functional_assert_async _functional_assert_scalar
+    _functional_sym_constrain_range _functional_sym_constrain_range_for_size _fused_sdp_choice _has_same_storage_numel
+    _linalg_check_errors _unsafe_view as_strided_ detach_ is_coalesced is_pinned is_same_size is_set_to record_stream set set_
+    squeeze_ swapaxes_ swapdims_ sym_constrain_range sym_constrain_range_for_size t_ transpose_ unsqueeze_"""
 
 # Their schema says view, but they may copy.
 _MAYBE_COPIES = (
@@ -121,7 +120,7 @@ _ELEMENTWISE: tuple[tuple[Rule, str], ...] = (
     (ew.extremum, "max min"),
     (ew.vector_norm, "norm linalg_vector_norm linalg__powsum"),
     (ew.distance, "dist"),
-    (ew.log_softmax, "_log_softmax"),
+    (ew.log_softmax, "_log_softmax log_softmax"),
     (ew.sort, "sort argsort"),
     (ew.topk, "topk"),
     (ew.unique, "_unique _unique2"),
@@ -144,7 +143,8 @@ _ELEMENTWISE: tuple[tuple[Rule, str], ...] = (
     (ew.scatter_add, "scatter_add scatter_reduce"),
     (ew.index_reduce, "index_reduce"),
     (ew.embedding_bag, "_embedding_bag _embedding_bag_forward_only"),
-    (ew.embedding_bag_backward, "_embedding_bag_dense_backward"),
+    (ew.embedding_bag_backward(8), "_embedding_bag_dense_backward"),
+    (ew.embedding_bag_backward(10), "_embedding_bag_backward"),
     (ew.embedding_bag_weights_backward, "_embedding_bag_per_sample_weights_backward"),
 )
 
@@ -251,7 +251,8 @@ _CONTRACTIONS: tuple[tuple[Rule, str], ...] = (
     (ct.conv_tbc, "conv_tbc"),
 )
 
-NO_DATA = frozenset((*_ALLOCATIONS.split(), *_STRIDES_IN_PLACE.split()))
+ALLOCATIONS = frozenset(_ALLOCATIONS.split())
+METADATA = frozenset(_METADATA.split())
 MAYBE_COPIES = frozenset(_MAYBE_COPIES.split())
 PER_RESULT: Mapping[str, int] = MappingProxyType(
     {name: amount for amount, names in _PER_RESULT.items() for name in names.split()}
@@ -268,7 +269,7 @@ def _rows() -> Iterator[tuple[str, Rule]]:
     yield from ((name, ew.per_output(amount)) for name, amount in PER_RESULT.items())
     yield from ((name, ew.reduction(*amounts)) for amounts, names in _REDUCTIONS.items() for name in names.split())
     yield from ((name, ew.per_argument(1)) for name in _SCATTERED.split())
-    yield from ((name, free) for name in (*_MOVES.split(), *NO_DATA, *MAYBE_COPIES))
+    yield from ((name, free) for name in (*_MOVES.split(), *ALLOCATIONS, *METADATA, *MAYBE_COPIES))
     for rows in (_ELEMENTWISE, _SPATIAL, _CONTRACTIONS, fu.ROWS, la.ROWS):
         yield from ((name, rule) for rule, names in rows for name in names.split())
 

@@ -27,19 +27,32 @@ _SMALL_CONSTANT = 1 << 20
 class _Entry:
     """What the tracer needs to know of an overload, looked up once."""
 
-    __slots__ = ("factory", "in_place", "maker", "name", "rule", "scratch", "view")
+    __slots__ = ("allocates", "bytes", "factory", "in_place", "maker", "name", "out", "rule", "scratch", "tensors", "view")
 
     def __init__(self, func: Any) -> None:
         self.name = func._schema.name.removeprefix("aten::")
         self.rule = flops.rule_for(func)
         self.view = flops.moves_no_data(func)
         self.in_place = outputs.returns_self(func)
+        self.out = outputs.writes_out(func)
         self.maker = outputs.MAKERS.get(func)
         self.factory = _is_factory(func)
+        self.bytes = flops.bytes_for(func)
+        self.allocates = flops.writes_nothing(func)
+        self.tensors = any("Tensor" in str(value.type) for value in func._schema.returns)
         self.scratch = memory.KERNEL_TEMPORARIES.get(self.name)
 
 
 _ENTRIES: dict[Any, _Entry] = {}
+_registry = 0
+
+
+def _forget_old_entries() -> None:
+    """What was looked up before the user registered a cost is looked up again."""
+    global _registry
+    if _registry != flops.registry_version():
+        _registry = flops.registry_version()
+        _ENTRIES.clear()
 
 
 class Tracer(TorchDispatchMode):
@@ -47,6 +60,7 @@ class Tracer(TorchDispatchMode):
 
     def __init__(self, *, real: bool = False) -> None:
         super().__init__()
+        _forget_old_entries()
         self.real = real
         self.counting = False
         self.phase = "forward"
@@ -89,6 +103,8 @@ class Tracer(TorchDispatchMode):
         """The output on meta: in place, by a maker of ours, or by torch's meta kernel."""
         if entry.in_place:
             return args[0]
+        if entry.out and kwargs["out"].is_meta and kwargs["out"].numel():
+            return kwargs["out"]
         if entry.factory and self.counting and _constant(args, kwargs):
             return func(*args, **kwargs)
         if entry.maker is not None and (not args or not isinstance(args[0], Tensor) or args[0].is_meta):
@@ -151,6 +167,10 @@ class Tracer(TorchDispatchMode):
         for tensor in (out,) if isinstance(out, Tensor) else tensors_of(out):
             moved += tensor.numel() * tensor.element_size()
             self.ledger.book(tensor, entry.name, module, self.phase)
+        if entry.allocates:
+            moved = 0
+        elif entry.bytes is not None:
+            moved = entry.bytes(args, kwargs, out)
         if entry.scratch is not None:
             size = entry.scratch(args, out)
             if size:
@@ -158,7 +178,7 @@ class Tracer(TorchDispatchMode):
         macs = work = 0
         if entry.rule is not None:
             macs, work = entry.rule(args, kwargs, out)
-        else:
+        elif entry.tensors:
             self.uncounted[entry.name] = self.uncounted.get(entry.name, 0) + 1
         key = (entry.name, module, self.phase)
         row = self.costs.get(key)

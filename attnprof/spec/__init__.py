@@ -42,6 +42,7 @@ __all__ = [
 
 MAX_POINTS = 100_000
 MAX_BYTES = 2**20
+_SHOWN = 100  # problems
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,10 @@ def parse_text(text: str, filename: str = "spec", overrides: Sequence[str] = ())
 def _refuse(problems: list[Problem]) -> NoReturn:
     """Raises the SpecError. A problem on line 0 has no place in a file: its `file` is the `--set` that it comes from."""
     error = SpecError(problems)
-    error.args = ("\n".join(problem.text() if problem.line else _placeless(problem) for problem in problems),)
+    texts = [problem.text() if problem.line else _placeless(problem) for problem in problems[:_SHOWN]]
+    if len(problems) > _SHOWN:
+        texts.append(f"and {len(problems) - _SHOWN:,} more")
+    error.args = ("\n".join(texts),)
     raise error
 
 

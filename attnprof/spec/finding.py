@@ -46,6 +46,8 @@ def from_pydantic(error: Mapping[str, Any], key_hint: Callable[[Path], str]) -> 
         return Finding(path, f"unknown key '{path[-1]}'", key_hint(path), key=True)
     if kind == "missing":
         return Finding(path[:-1], f"the key '{path[-1]}' is missing")
+    if kind == "model_type" and path[0:1] == ("mechanisms",):
+        return Finding(path, f"a mechanism is a name or a mapping such as {{name: se}}, not {shown(error['input'])}")
     sentence = _SENTENCES.get(kind)
     if sentence is None:
         return Finding(path, str(error["msg"]))

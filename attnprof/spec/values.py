@@ -64,5 +64,5 @@ def parse_hw(value: Any) -> tuple[int, int]:
 def nearest(word: Any, words: Iterable[str]) -> str:
     """'did you mean ...?' with the nearest of `words`, or '' where none is near."""
     asked, known = str(word)[:100].lower(), list(words)
-    near = [SYNONYMS[asked]] if SYNONYMS.get(asked) in known else difflib.get_close_matches(asked, known, n=1, cutoff=0.6)
+    near = [SYNONYMS[asked]] if SYNONYMS.get(asked) in known else difflib.get_close_matches(asked, known, n=1, cutoff=0.65)
     return f"did you mean '{near[0]}'?" if near else ""

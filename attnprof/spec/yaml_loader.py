@@ -22,11 +22,9 @@ from yaml.scanner import Scanner
 from attnprof.errors import Problem
 from attnprof.spec.scalars import parse_scalar
 
-MAX_BYTES = 2**20
 MAX_NODES = 100_000
 MAX_DEPTH = 50
 _LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # what PyYAML counts as one
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _SHOWN = 160
 
 Path = tuple[str | int, ...]
@@ -52,7 +50,8 @@ class Document:
         """A problem at a position, with its source line where that is short enough to be shown."""
         line, column = position
         source = self.lines[line - 1] if 0 < line <= len(self.lines) else ""
-        source = re.sub(r"\s", " ", source[:_SHOWN]).rstrip() if column <= _SHOWN else ""
+        printable = (character if character.isprintable() else " " for character in source[:_SHOWN])
+        source = "".join(printable).rstrip() if column <= _SHOWN else ""
         return Problem(self.file, line, column, what, hint, source)
 
 
@@ -158,10 +157,11 @@ def _construct(document: Document, node: Node, path: Path) -> Any:
     if isinstance(node, SequenceNode):
         return [_construct(document, child, (*path, index)) for index, child in enumerate(node.value)]
     assert isinstance(node, ScalarNode)
-    text = str(node.value)
-    if _SURROGATE.search(text):
+    try:
+        text = str(node.value).encode("utf-16", "surrogatepass").decode("utf-16")  # JSON writes one character as two escapes
+    except UnicodeDecodeError:
         document.report(_at(node.start_mark), "half a surrogate pair is no text")
-        return ""
+        return None
     return parse_scalar(text) if node.style is None else text
 
 

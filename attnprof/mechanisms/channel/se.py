@@ -8,7 +8,7 @@ Params    2*C*(C//r)
 Cost      2*C*(C//r) MACs per image, whatever the resolution; pooling and scaling touch B*C*H*W elements
 Defaults  reduction r = 16 (section 6.4)
 Differs   no biases, as in the paper's parameter count 2*C^2/r (section 4); the Caffe release has them
-Survey    domain: channel; g: global average pooling, MLP, sigmoid; f: scale; tasks: Cls, Det; kind: soft; goal: IV; stage: 2
+Survey    domain: channel; g: global average pooling, MLP, sigmoid; f: scale; tasks: Cls, Det; kind: soft; goal: I, II; stage: 3
 """
 
 from __future__ import annotations

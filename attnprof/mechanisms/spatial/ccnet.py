@@ -5,13 +5,12 @@ Idea      Every position gathers from its own row and column; a second pass with
 Formula   A_u = softmax over the H+W-1 positions of u's row and column of q_u . k;  y_u = gamma * sum_i A_iu v_i + x_u;  R times
 Shapes    x: B C H W -> y: B C H W
 Params    2*(C*(C//8) + C//8) + C*C + C + 1
-Cost      R * (N*C*(2*(C//8) + C) + N*(H+W)*(C//8 + C)) MACs per image; a pass keeps only its input for the backward pass, and
-          makes, beside its output, one image's attention (N*(H+W) elements) and a quarter of its values (N*C/4) at a time
+Cost      R*N*(C*(2*(C//8) + C) + (H+W)*(C//8 + C)) MACs per image; a pass keeps x, and makes N*(H+W) + N*C/4 elements beside y
 Defaults  recurrence R = 2 (section 3.3); reduction r = 8 for queries and keys and gamma = 0 at the start (official code)
-Differs   matrix products on strided views in place of the paper's kernels. Queries, keys, values and attention are computed
-          again in the backward pass, and count there. A position's own logit is computed twice and masked in its column. Residual
-          and gamma in each pass and biases as in the official code; queries and keys keep one channel where C < r. The head's 3x3
-          convolutions are the host's. Channels-last output; no second derivatives (spatial/ccnet_bmm, the same function, has).
+Differs   matrix products on strided views replace the paper's kernels; all but x is computed again in the backward pass, and
+          counts there; a position's own logit is computed twice, once masked; channels-last output; no second derivatives
+          (spatial/ccnet_bmm is the same function and has them). Residual and gamma in each pass, and biases, as in the official
+          code; queries and keys keep one channel where C < r. The head's 3x3 convolutions are the host's.
 Survey    domain: spatial; g: dot product between query and key on the criss-cross path, softmax; f: weighted sum, residual;
           tasks: SSeg, ISeg; kind: soft; goal: I, IV; stage: 4 (no row in the survey)
 """
@@ -31,17 +30,20 @@ class CrissCross(nn.Module):
 
     def __init__(self, channels: int, recurrence: int = 2, reduction: int = 8) -> None:
         super().__init__()
-        width = max(channels // reduction, 1)
         self.recurrence = recurrence
-        self.query = nn.Conv2d(channels, width, 1)
-        self.key = nn.Conv2d(channels, width, 1)
+        self.query, self.key = (nn.Conv2d(channels, max(channels // reduction, 1), 1) for _ in range(2))
         self.value = nn.Conv2d(channels, channels, 1)
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        projections = [p for layer in (self.query, self.key, self.value) for p in (layer.weight.flatten(1), layer.bias)]
+        tensors = [
+            self.gamma,
+            *(p for layer in (self.query, self.key, self.value) for p in (layer.weight.flatten(1), layer.bias)),
+        ]
+        if torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type):  # as convolutions do
+            x, *tensors = (tensor.to(torch.get_autocast_dtype(x.device.type)) for tensor in (x, *tensors))
         for _ in range(self.recurrence):
-            x = _Pass.apply(x, self.gamma, *projections)  # type: ignore[no-untyped-call]
+            x = _Pass.apply(x, *tensors)  # type: ignore[no-untyped-call]
         return x
 
 
@@ -51,11 +53,10 @@ class _Pass(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gamma: Tensor, *projections: Tensor) -> Tensor:
         ctx.save_for_backward(x, gamma, *projections)
-        values = [tensor.chunk(4) for tensor in projections[4:]]
         out = x.new_empty((x.shape[0], *x.shape[2:], x.shape[1]))  # B H W C
         for source, image in zip(x.permute(0, 2, 3, 1), out, strict=True):  # H W C
             attention = _attend(source, *projections[:4])[2]  # H W H+W
-            for part, weight, bias in zip(image.chunk(4, 2), *values, strict=True):
+            for part, weight, bias in zip(image.chunk(4, 2), projections[4].chunk(4), projections[5].chunk(4), strict=True):
                 _gather(attention, _project(source, weight, bias), part)
             image.mul_(gamma).add_(source)
         return out.permute(0, 3, 1, 2)  # B C H W
@@ -67,7 +68,7 @@ class _Pass(torch.autograd.Function):
         x, gamma, *projections = ctx.saved_tensors
         grad_gamma, *grads = (torch.zeros_like(parameter) for parameter in (gamma, *projections))
         values = [tensor.chunk(4) for tensor in (*projections[4:], *grads[4:])]
-        grad_x = into = None
+        grad_x = None
         for image, (source, above) in enumerate(zip(x.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1), strict=True)):  # H W C
             query, key, attention = _attend(source, *projections[:4])
             slope = torch.zeros_like(attention)  # gradient of the attention, then of the logits
@@ -79,11 +80,9 @@ class _Pass(torch.autograd.Function):
             grad_query = _gather(slope, key)  # H W C/r
             grad_key = _gather(slope, query, back=True)  # H W C/r
             del query, key, slope
-            if ctx.needs_input_grad[0]:
-                if grad_x is None:  # like x, if an image of x is a matrix
-                    layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
-                    grad_x = torch.empty_like(x, memory_format=layout)
-                into = grad_x[image].permute(1, 2, 0).copy_(above)
+            if grad_x is None and ctx.needs_input_grad[0]:  # in x's layout, if that makes a matrix of an image
+                grad_x = torch.empty_like(x) if x.is_contiguous() else torch.empty_like(x, memory_format=torch.channels_last)
+            into = None if grad_x is None else grad_x[image].permute(1, 2, 0).copy_(above)
             _unproject(grad_query, source, into, projections[0], *grads[0:2])
             _unproject(grad_key, source, into, projections[2], *grads[2:4])
             del grad_query, grad_key
@@ -100,11 +99,10 @@ def _project(source: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def _unproject(grad: Tensor, source: Tensor, into: Tensor | None, weight: Tensor, to_weight: Tensor, to_bias: Tensor) -> None:
     """The backward pass of `_project`: adds to the gradients of its source (`into`), weight and bias."""
-    grad = grad.flatten(0, 1)  # N c
     if into is not None:
-        torch.addmm(into.flatten(0, 1), grad, weight, out=into.flatten(0, 1))
-    torch.addmm(to_weight, grad.t(), source.flatten(0, 1), out=to_weight)
-    to_bias += grad.sum(dim=0)
+        torch.addmm(into.flatten(0, 1), grad.flatten(0, 1), weight, out=into.flatten(0, 1))
+    torch.addmm(to_weight, grad.flatten(0, 1).t(), source.flatten(0, 1), out=to_weight)
+    to_bias += grad.sum(dim=(0, 1))
 
 
 def _attend(source: Tensor, *query_and_key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -112,42 +110,36 @@ def _attend(source: Tensor, *query_and_key: Tensor) -> tuple[Tensor, Tensor, Ten
     query, key = _project(source, *query_and_key[:2]), _project(source, *query_and_key[2:])
     logits = source.new_zeros((*source.shape[:2], sum(source.shape[:2])))
     _compare(query, key, logits)
-    _split(logits)[0].diagonal(dim1=1, dim2=2).fill_(float("-inf"))
+    logits.diagonal(dim1=0, dim2=2).fill_(float("-inf"))
     return query, key, torch.softmax(logits, dim=2, out=logits)
 
 
 def _compare(left: Tensor, right: Tensor, out: Tensor) -> None:
     """Add to `out` (H W H+W) the dot products of each position of `left` with its column and row of `right` (H W c)."""
-    column, row = _split(out)
-    torch.baddbmm(column, left.transpose(0, 1), right.permute(1, 2, 0), out=column)
-    torch.baddbmm(row, left, right.transpose(1, 2), out=row)
+    columns, rows = out.tensor_split([left.shape[0]], dim=2)  # H W H, H W W
+    torch.baddbmm(columns.transpose(0, 1), left.transpose(0, 1), right.permute(1, 2, 0), out=columns.transpose(0, 1))
+    torch.baddbmm(rows, left, right.transpose(1, 2), out=rows)
 
 
 def _gather(weights: Tensor, values: Tensor, out: Tensor | None = None, back: bool = False) -> Tensor:
     """Sum the values (H W c) of each position's column and row, by its weights for them or (back) by theirs for it."""
-    column, row = (part.transpose(1, 2) if back else part for part in _split(weights))
-    out = torch.bmm(row, values, out=values.new_empty(values.shape) if out is None else out)
-    torch.baddbmm(out.transpose(0, 1), column, values.transpose(0, 1), out=out.transpose(0, 1))
+    columns, rows = weights.tensor_split([values.shape[0]], dim=2)  # H W H, H W W
+    columns, rows = (columns.permute(1, 2, 0), rows.transpose(1, 2)) if back else (columns.transpose(0, 1), rows)
+    out = torch.bmm(rows, values, out=values.new_empty(values.shape) if out is None else out)
+    torch.baddbmm(out.transpose(0, 1), columns, values.transpose(0, 1), out=out.transpose(0, 1))
     return out
-
-
-def _split(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """H W H+W -> W H H of the columns and H W W of the rows, as views."""
-    return maps[..., : maps.shape[0]].transpose(0, 1), maps[..., maps.shape[0] :]
 
 
 def params(channels: int, recurrence: int = 2, reduction: int = 8) -> int:  # noqa: ARG001 the passes share their weights
     """Closed form of the parameter count."""
-    width = max(channels // reduction, 1)
-    return (2 * width + channels) * (channels + 1) + 1
+    return (2 * max(channels // reduction, 1) + channels) * (channels + 1) + 1
 
 
 def macs(shape: Shape, recurrence: int = 2, reduction: int = 8) -> int:
     """Multiply-accumulates of one forward pass; the masked position is computed too."""
-    channels, positions = shape.channels, shape.height * shape.width
-    width = max(channels // reduction, 1)
-    per_position = channels * (2 * width + channels) + (shape.height + shape.width) * (width + channels)
-    return shape.batch * recurrence * positions * per_position
+    width = max(shape.channels // reduction, 1)
+    per_position = shape.channels * (2 * width + shape.channels) + (shape.height + shape.width) * (width + shape.channels)
+    return shape.batch * recurrence * shape.height * shape.width * per_position
 
 
 MECHANISM = Mechanism(

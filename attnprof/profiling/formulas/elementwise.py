@@ -219,10 +219,14 @@ def embedding_bag(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
     return Cost(0, (1 + weighted) * args[1].numel() * args[0].shape[1])
 
 
-def embedding_bag_backward(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
-    """(g, indices, ...): one addition per looked-up element; one product with per-sample weights."""
-    weighted = argument(args, 8, None) is not None
-    return Cost(0, (1 + weighted) * args[1].numel() * args[0].shape[1])
+def embedding_bag_backward(weights: int) -> Rule:
+    """(g, indices, ...): one addition per looked-up element; one product with per-sample weights, at position `weights`."""
+
+    def rule(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:
+        weighted = argument(args, weights, None) is not None
+        return Cost(0, (1 + weighted) * args[1].numel() * args[0].shape[1])
+
+    return rule
 
 
 def embedding_bag_weights_backward(args: Args, _kwargs: Kwargs, _out: Any) -> Cost:

@@ -1,0 +1,335 @@
+"""The trace against a real run under the same counter, and what it must leave untouched."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attnprof import mechanisms
+from attnprof.errors import UntraceableError
+from attnprof.profiling.trace import count_real, trace_case, trace_module
+from attnprof.records import MODES, Case, Counts, Shape, TensorSpec
+from tests.catalogue import NAMES, make_inputs, small_shape, variants
+
+X = TensorSpec((2, 8, 5, 7))
+
+
+def numbers(counts: Counts) -> dict[str, Any]:
+    """What must agree between a trace and a real run."""
+    names = ("params", "macs", "flops", "bytes_moved", "activation_bytes", "resident_bytes", "peak_bytes", "uncounted")
+    return {name: getattr(counts, name) for name in names}
+
+
+def real_and_traced(module: nn.Module, inputs: list[Tensor], mode: str, objective: Any = None) -> tuple[Counts, Counts]:
+    return (
+        count_real(module, inputs, mode, objective),
+        trace_module(module, inputs, mode, target="cpu", objective=objective, allow_real=False),
+    )
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", NAMES)
+def test_trace_equals_a_real_run_to_the_byte(name: str, mode: str) -> None:
+    """Kernel target cpu: every count of every mechanism and variant, on an odd batch of two and on a square single image."""
+    mechanism = mechanisms.load(name)
+    for args in variants(name):
+        for shape in (small_shape(name), Shape(1, 64, 12, 12)):
+            torch.manual_seed(0)
+            module = mechanisms.build(mechanism, shape, args).train(mode == "training")
+            inputs = make_inputs(mechanism, shape, args, torch.float32)
+            real, traced = real_and_traced(module, inputs, mode, mechanism.objective)
+            assert numbers(traced) == numbers(real), f"{shape.text()} {args}"
+            assert traced.traced_by == "meta"
+            assert not traced.uncounted
+            assert not traced.assumed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_macs_equal_the_formula(name: str) -> None:
+    """The forward MACs are those that the mechanism's file derives by hand, in both modes, at the size of the papers too."""
+    mechanism = mechanisms.load(name)
+    assert mechanism.macs is not None
+    for args in variants(name):
+        for shape in (small_shape(name), Shape(1, 512, 97, 97)):
+            full = mechanisms.complete_args(mechanism, shape, args)
+            counts = trace_case(Case(name, name, args, shape))
+            assert counts.macs == mechanism.macs(shape, **full), f"{shape.text()} {args}"
+            assert mechanism.params is not None
+            assert counts.params == mechanism.params(shape.channels, **full)
+
+
+class Branch(nn.Module):
+    """Uses the value of a tensor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.sum().item() > 1e9 else x + 1
+
+
+class Masked(nn.Module):
+    """Its sizes depend on the data."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[x > 0].sum() * x
+
+
+class Reads(nn.Module):
+    """numpy() has no answer without data."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * float(x.detach().numpy().max())
+
+
+@pytest.mark.parametrize("module", [Branch(), Masked(), Reads()])
+def test_what_needs_data_is_run_for_real(module: nn.Module) -> None:
+    counts = trace_module(module, [X], "inference")
+    assert counts.traced_by == "real"
+    assert numbers(counts) == numbers(count_real(module, [seeded()], "inference"))
+
+
+def seeded() -> Tensor:
+    """The values that a real run fills in for X."""
+    return torch.randn(X.shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_what_needs_data_is_assumed_where_a_real_run_is_refused() -> None:
+    counts = trace_module(Branch(), [X], "inference", allow_real=False)
+    assert counts.assumed == {"_local_scalar_dense": 1}
+    assert counts.traced_by == "meta"
+    with pytest.raises(UntraceableError, match="numpy|without data"):
+        trace_module(Reads(), [X], "inference", allow_real=False)
+
+
+def test_constants_of_the_forward_keep_their_values() -> None:
+    """A tensor made on the CPU from numbers is no data of the input: its values are known."""
+
+    class Constant(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            steps = torch.arange(3).tolist() + [int(torch.tensor([5.0, 2.0]).max().item())]
+            return x * sum(steps) + torch.tensor([1.0], device=x.device)
+
+    counts = trace_module(Constant(), [X], "inference")
+    assert counts.traced_by == "meta"
+    assert not counts.assumed
+
+
+class Everything(nn.Module):
+    """Buffers that are updated, a cache, a counter, dropout, a plain tensor attribute, nested outputs, several inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 1)
+        self.norm = nn.BatchNorm2d(8)
+        self.drop = nn.Dropout(0.5)
+        self.scale = torch.ones(1)
+        self.cache: Tensor | None = None
+        self.calls = 0
+
+    def forward(self, x: Tensor, y: Tensor, flag: bool = True) -> dict[str, Any]:
+        self.calls += 1
+        self.cache = self.drop(self.norm(self.conv(x))) * self.scale
+        return {"a": self.cache, "b": [y + self.cache, (x,)], "c": flag}
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+def test_the_module_is_left_as_it_was_found(mode: str, training: bool) -> None:
+    module = Everything().train(training)
+    parameters = dict(module.named_parameters())
+    values = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    attributes = {name: set(part.__dict__) for name, part in module.named_modules()}
+    given = [torch.randn(X.shape), torch.randn(X.shape), True]
+    random_state = torch.get_rng_state()
+    counts = trace_module(module, [X, X, True], mode)
+    count_real(module, given, mode)
+    assert counts.macs >= 2 * 8 * 8 * 35
+    assert module.training is training
+    assert module.cache is None
+    assert module.calls == 0
+    assert type(module.scale) is Tensor
+    assert not module.scale.is_meta
+    assert {name: set(part.__dict__) for name, part in module.named_modules()} == attributes
+    for name, parameter in module.named_parameters():
+        assert parameter is parameters[name]
+        assert parameter.grad is None
+        assert not parameter._backward_hooks
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, values[name]), name
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(not part._forward_hooks and not part._forward_pre_hooks for part in module.modules())
+    assert not torch.nn.modules.module._global_forward_hooks
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_a_module_that_raises_is_left_as_it_was_found_too() -> None:
+    class Raises(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen = self.conv(x)
+            raise ValueError("a mistake of the user's")
+
+    module = Raises()
+    with pytest.raises(ValueError, match="a mistake of the user's"):
+        trace_module(module, [X], "training")
+    assert not hasattr(module, "seen")
+    assert not module.conv.weight.is_meta
+    assert not torch.nn.modules.module._global_forward_hooks
+
+
+def test_shared_weights_count_once_and_work_twice() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Conv2d(8, 8, 1, bias=False)
+            self.b = self.a
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(x))
+
+    counts = trace_module(Shared(), [X], "inference")
+    assert counts.params == 64
+    assert counts.macs == 2 * 2 * 35 * 64
+    assert counts.resident_bytes == 4 * (64 + 2 * 8 * 35)
+
+
+def test_costs_are_charged_to_the_submodule_in_both_directions() -> None:
+    module = nn.Sequential(nn.Conv2d(8, 4, 1), nn.Sequential(nn.ReLU(), nn.Conv2d(4, 8, 3, padding=1)))
+    counts = trace_module(module, [X], "training")
+    by_place = {(row.module, row.phase): row.macs for row in counts.ops if row.macs}
+    first, second = 2 * 35 * 8 * 4, 2 * 35 * 4 * 8 * 9
+    assert by_place == {
+        ("0", "forward"): first,
+        ("1.1", "forward"): second,
+        ("0", "backward"): 2 * first,
+        ("1.1", "backward"): 2 * second,
+    }
+
+
+def test_the_peak_is_held_by_whom_one_would_say() -> None:
+    """Non-local, inference: scores and probabilities (N x N each) stand beside each other at the softmax."""
+    counts = trace_case(Case("spatial/nonlocal", "nonlocal", {}, Shape(1, 512, 97, 97)))
+    assert sum(holder.bytes for holder in counts.at_peak) == counts.peak_bytes
+    largest = [(holder.op, holder.bytes) for holder in counts.at_peak[:2]]
+    assert sorted(largest) == [("_softmax", 4 * 9409**2), ("bmm", 4 * 9409**2)]
+
+
+def test_published_sizes_of_the_segmentation_family() -> None:
+    """Hand-worked: pam 1.25 N C^2 + 1.125 N^2 C, ccnet R (1.25 N C^2 + 1.125 N (H+W) C) MACs at N = 97^2, C = 512."""
+    shape = Shape(1, 512, 97, 97)
+    n, c = 9409, 512
+    pam = trace_case(Case("spatial/pam", "pam", {}, shape))
+    assert (pam.macs, pam.params) == (n * c * c * 5 // 4 + n * n * c * 9 // 8, 328_321)
+    for recurrence, giga in ((1, 4.135), (2, 8.269), (3, 12.404)):
+        counts = trace_case(Case("spatial/ccnet", "ccnet", {"recurrence": recurrence}, shape))
+        assert (round(counts.macs / 1e9, 3), counts.params) == (giga, 328_321)
+
+
+@pytest.mark.parametrize(("mode", "limit"), [("inference", 70), ("training", 105)])
+def test_ccnet_needs_no_more_memory_than_the_method_does(mode: str, limit: int) -> None:
+    counts = trace_case(Case("spatial/ccnet", "ccnet", {"recurrence": 2}, Shape(1, 512, 97, 97), mode=mode))
+    assert counts.peak_bytes <= limit * 2**20
+
+
+def test_a_four_tebibyte_attention_map_is_counted_not_allocated() -> None:
+    counts = trace_case(Case("spatial/nonlocal", "nonlocal", {}, Shape(1, 512, 1024, 1024)))
+    n = 1024**2
+    assert counts.macs == 2 * n * 512 * 512 + n * n * 512
+    assert counts.peak_bytes >= 2 * 4 * n * n
+
+
+def test_a_trace_imports_neither_dynamo_nor_sympy() -> None:
+    """What makes the first trace fast. `_should_skip_dynamo` is private to torch: if it changes, this tells."""
+    code = """
+        import sys
+        from attnprof.profiling.trace import trace_case
+        from attnprof.records import Case, Shape
+        for name in ("nonlocal", "ccnet", "pam", "mhsa", "se"):
+            family = "channel" if name == "se" else "spatial"
+            for mode in ("inference", "training"):
+                trace_case(Case(f"{family}/{name}", name, {}, Shape(1, 512, 97, 97), mode=mode))
+        print([module for module in ("torch._dynamo", "sympy", "pandas", "pydantic") if module in sys.modules])
+    """
+    out = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]", out.stderr
+
+
+def test_autocast_is_traced_with_fake_tensors() -> None:
+    shape = Shape(1, 64, 16, 16)
+    plain = trace_case(Case("spatial/nonlocal", "nonlocal", {}, shape))
+    mixed = trace_case(Case("spatial/nonlocal", "nonlocal", {}, shape, settings={"autocast": "bfloat16"}))
+    assert mixed.traced_by == "fake"
+    assert mixed.macs == plain.macs
+    assert mixed.peak_bytes != plain.peak_bytes
+
+
+def test_half_precision_halves_the_storage() -> None:
+    shape = Shape(1, 64, 16, 16)
+    single = trace_case(Case("spatial/nonlocal", "nonlocal", {}, shape))
+    half = trace_case(Case("spatial/nonlocal", "nonlocal", {}, shape, dtype="bfloat16"))
+    assert half.macs == single.macs
+    assert half.peak_bytes * 2 == single.peak_bytes
+
+
+def test_channels_last_is_followed() -> None:
+    module = nn.Conv2d(8, 8, 3, padding=1).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 8, 5, 7).to(memory_format=torch.channels_last)
+    real, traced = real_and_traced(module, [x], "training")
+    assert numbers(real) == numbers(traced)
+
+
+class Twice(torch.autograd.Function):
+    """A custom Function: its forward's and backward's ops are counted, and both gradients of x are accumulated."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return x @ weight
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        extra = grads[0] + grads[0]
+        return extra @ weight.t(), x.t() @ (extra + grads[0])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_custom_functions_and_accumulation(mode: str) -> None:
+    class Uses(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(6, 6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = Twice.apply(x, self.weight)
+            z = Twice.apply(y, self.weight)
+            return y * z + x + y.sigmoid() * z.exp()
+
+    real, traced = real_and_traced(Uses(), [torch.randn(5, 6)], mode)
+    assert numbers(real) == numbers(traced)
+
+
+def test_lstm_checkpoint_vmap_and_complex_are_traced() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(6, 6, batch_first=True)
+            self.linear = nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y, _ = self.lstm(x)
+            y = torch.utils.checkpoint.checkpoint(self.linear, y, use_reentrant=False)
+            return torch.vmap(torch.dot)(y.flatten(0, 1), x.flatten(0, 1)) + torch.fft.fft2(y).abs().sum()
+
+    for mode in MODES:
+        counts = trace_module(Mixed(), [TensorSpec((2, 4, 6))], mode)
+        assert counts.traced_by == "meta"
+        assert not counts.uncounted
+        assert counts.macs > 0
