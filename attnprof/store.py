@@ -107,19 +107,22 @@ def append(path: Path, entry: Record | Run) -> None:
 
 
 def _mend(descriptor: int) -> None:
-    """Cut a torn last line off, so that what is appended stands on a line of its own."""
+    """Cut a torn last line off, or end one that lacks only its newline, so that what is appended stands on its own line."""
     size = os.fstat(descriptor).st_size
     if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
         return
-    end, step = size, 65536
-    while end > 0:
-        start = max(end - step, 0)
-        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
-        if newline >= 0:
-            os.ftruncate(descriptor, start + newline + 1)
-            return
-        end = start
-    os.ftruncate(descriptor, 0)
+    tail, start = b"", size
+    while start > 0 and b"\n" not in tail:
+        step = min(65536, start)
+        start -= step
+        tail = os.pread(descriptor, step, start) + tail
+    line = tail[tail.rfind(b"\n") + 1 :]
+    try:
+        json.loads(line)
+    except ValueError:
+        os.ftruncate(descriptor, size - len(line))
+    else:
+        os.write(descriptor, b"\n")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -203,7 +203,7 @@ def _masked_fill(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     size = _broadcast([args[0].shape, args[1].shape])
     if size is None or list(args[0].shape) != size:
         return NotImplemented
-    return clone((args[0],), {})
+    return empty(size, args[0].dtype)
 
 
 def clone(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -287,7 +287,10 @@ def _convolution_backward(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     grad, x, weight, bias_sizes = args[:4]
     mask = args[10]
     grad_x = _like_format(x.shape, x.dtype, x, weight) if mask[0] else None
-    grad_w = _like_format(weight.shape, weight.dtype, x, weight) if mask[1] else None
+    pointwise = all(extent == 1 for extent in weight.shape[2:])
+    grad_w = None
+    if mask[1]:
+        grad_w = empty(weight.shape, weight.dtype) if pointwise else _like_format(weight.shape, weight.dtype, x, weight)
     grad_b = empty(bias_sizes if bias_sizes else (grad.shape[1],), grad.dtype) if mask[2] else None
     return grad_x, grad_w, grad_b
 
@@ -506,11 +509,11 @@ def _efficient_attention_backward(args: tuple[Any, ...], kwargs: dict[str, Any])
 
 
 def _cpu_flash_attention(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    query, value = args[0], args[2]
+    query = args[0]
     b, h, n = query.shape[:3]
     kind = torch.float32 if query.dtype in (torch.float16, torch.bfloat16) else query.dtype
     logsumexp = empty((b, h, n), kind, (n * h, 1, h))
-    return heads_last((b, h, n, value.shape[3]), query.dtype), logsumexp
+    return empty(query.shape, query.dtype, preserved_strides(query)), logsumexp
 
 
 def _cpu_flash_attention_backward(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -9,8 +9,8 @@ Cost      R*N*(C*(2*(C//8) + C) + (H+W)*(C//8 + C)) MACs per image; a pass keeps
 Defaults  recurrence R = 2 (section 3.3); reduction r = 8 for queries and keys and gamma = 0 at the start (official code)
 Differs   matrix products on strided views replace the paper's kernels; all but x is computed again in the backward pass, and
           counts there; a position's own logit is computed twice, once masked; channels-last output; no second derivatives
-          (spatial/ccnet_bmm is the same function and has them). Residual and gamma in each pass, and biases, as in the official
-          code; queries and keys keep one channel where C < r. The head's 3x3 convolutions are the host's.
+          (spatial/ccnet_bmm, the same function, has them). Residual and gamma in each pass and biases as in the official code;
+          queries and keys keep one channel where C < r. The head's 3x3 convolutions are the host's.
 Survey    domain: spatial; g: dot product between query and key on the criss-cross path, softmax; f: weighted sum, residual;
           tasks: SSeg, ISeg; kind: soft; goal: I, IV; stage: 4 (no row in the survey)
 """
@@ -36,10 +36,7 @@ class CrissCross(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        tensors = [
-            self.gamma,
-            *(p for layer in (self.query, self.key, self.value) for p in (layer.weight.flatten(1), layer.bias)),
-        ]
+        tensors: list[Tensor] = [self.gamma, *self.query.parameters(), *self.key.parameters(), *self.value.parameters()]
         if torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type):  # as convolutions do
             x, *tensors = (tensor.to(torch.get_autocast_dtype(x.device.type)) for tensor in (x, *tensors))
         for _ in range(self.recurrence):
@@ -94,14 +91,14 @@ class _Pass(torch.autograd.Function):
 
 def _project(source: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A 1x1 convolution: H W C -> H W c."""
-    return torch.addmm(bias, source.flatten(0, 1), weight.t()).unflatten(0, source.shape[:2])
+    return torch.addmm(bias, source.flatten(0, 1), weight.flatten(1).t()).unflatten(0, source.shape[:2])
 
 
 def _unproject(grad: Tensor, source: Tensor, into: Tensor | None, weight: Tensor, to_weight: Tensor, to_bias: Tensor) -> None:
     """The backward pass of `_project`: adds to the gradients of its source (`into`), weight and bias."""
     if into is not None:
-        torch.addmm(into.flatten(0, 1), grad.flatten(0, 1), weight, out=into.flatten(0, 1))
-    torch.addmm(to_weight, grad.flatten(0, 1).t(), source.flatten(0, 1), out=to_weight)
+        torch.addmm(into.flatten(0, 1), grad.flatten(0, 1), weight.flatten(1), out=into.flatten(0, 1))
+    torch.addmm(to_weight.flatten(1), grad.flatten(0, 1).t(), source.flatten(0, 1), out=to_weight.flatten(1))
     to_bias += grad.sum(dim=(0, 1))
 
 

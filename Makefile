@@ -1,0 +1,38 @@
+# `make help` lists the targets; each is a line that people type.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup run test check bench observe schema clean
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -c constraints.txt -e '.[dev]'
+	touch $@
+
+setup: $(VENV)/installed ## Make .venv with every extra that the other targets need
+
+run: setup ## The main job: specs/segmentation.yaml, tables in the terminal and under reports/segmentation
+	$(BIN)/attnprof run specs/segmentation.yaml
+
+test: setup ## Lint, types, layers, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -q
+
+bench: setup ## reports/bench.md: speed and memory against the other counters, side by side
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench --out reports/bench.md
+
+observe: setup ## reports/memory_observer.md: traced peaks against the allocator's events
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.observer --out reports/memory_observer.md
+
+schema: setup ## specs/schema.json from the code
+	$(BIN)/attnprof schema > specs/schema.json
+
+clean: ## Remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
