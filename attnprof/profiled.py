@@ -68,9 +68,10 @@ def _shape(value: Any) -> Shape:
     if len(numbers) not in (4, 5) or min(numbers) < 1:
         raise UsageError(f"a shape is written 'BxCxHxW' or (B, C, H, W), not {value!r}.")
     if len(numbers) == 5:
-        batch, frames, *rest = numbers
-        return Shape(batch, *rest, frames=frames)
-    return Shape(*numbers)
+        batch, frames, channels, height, width = numbers
+        return Shape(batch, channels, height, width, frames)
+    batch, channels, height, width = numbers
+    return Shape(batch, channels, height, width)
 
 
 def _inputs(value: Any) -> Sequence[Any]:

@@ -152,8 +152,9 @@ _OPERATIONS: dict[str, Callable[[Mapping[str, Any], Board, Say], None]] = {
 def failure(case: Case, error: BaseException) -> dict[str, Any]:
     """The event for a member that raised: status, exception type and message, and the user's own line."""
     text = str(error).strip()[:_MESSAGE]
-    detail = text if isinstance(error, AttnprofError) else f"{type(error).__name__}: {text}".rstrip(": ")
-    line = _users_line(error)
+    ours = isinstance(error, AttnprofError)  # its message says it all
+    detail = text if ours else f"{type(error).__name__}: {text}".rstrip(": ")
+    line = "" if ours else _users_line(error)
     return {"event": "failed", "key": case.key, "status": _status(error), "detail": f"{detail}\n{line}" if line else detail}
 
 

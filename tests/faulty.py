@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -159,6 +160,7 @@ def run_on_data(case: Case) -> Counts:
 
     if case.settings.get("sdpa") == "math":
         raise UntraceableError("it reads values")
+    case = replace(case, device="cpu")
     prepared = prepare(case, 0)
     with conditions(case):
         outputs = forward(prepared)

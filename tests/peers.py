@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class NonLocal(nn.Module):
@@ -86,7 +86,7 @@ class Attention(nn.Module):
         batch, count, channels = tokens.shape
         q, k, v = self.qkv(tokens).reshape(batch, count, 3, 8, channels // 8).permute(2, 0, 3, 1, 4)
         if self.how == "sdpa":
-            mixed = F.scaled_dot_product_attention(q, k, v)
+            mixed = functional.scaled_dot_product_attention(q, k, v)
         elif self.how == "einsum":
             weights = torch.einsum("bhnd,bhmd->bhnm", q, k).mul((channels // 8) ** -0.5).softmax(-1)
             mixed = torch.einsum("bhnm,bhmd->bhnd", weights, v)
@@ -134,7 +134,7 @@ class Deformable(nn.Module):
         rows, columns = torch.linspace(-1, 1, height), torch.linspace(-1, 1, width)
         places = torch.stack((columns.repeat(height), rows.repeat_interleave(width)), dim=-1).to(x.device)[None, None, :, None]
         grid = (places + offsets / width).reshape(batch * self.heads, count, self.points, 2)
-        sampled = F.grid_sample(value, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        sampled = functional.grid_sample(value, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         mixed = (sampled * weights.reshape(batch * self.heads, 1, count, self.points)).sum(-1)
         mixed = mixed.reshape(batch, channels, count).transpose(1, 2)
         return x + self.output(mixed).transpose(1, 2).unflatten(2, (height, width))
@@ -190,8 +190,8 @@ class Functional(nn.Module):
         self.weight = nn.Parameter(torch.randn(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.conv2d(x, self.depthwise, padding=1, groups=x.shape[1])
-        return F.linear(y.flatten(2).transpose(1, 2), self.weight)
+        y = functional.conv2d(x, self.depthwise, padding=1, groups=x.shape[1])
+        return functional.linear(y.flatten(2).transpose(1, 2), self.weight)
 
 
 class Shared(nn.Module):

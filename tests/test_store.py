@@ -44,7 +44,14 @@ _mapping = st.dictionaries(_text, st.one_of(_value, st.lists(_value, max_size=3)
 _seconds = st.floats(1e-9, 1e4)
 _shape = st.builds(Shape, *(st.integers(1, 1000) for _ in range(5)))
 _case = st.builds(
-    Case, _text, _text, _mapping, _shape, mode=st.sampled_from(MODES), device=st.sampled_from(["none", "cpu"]), settings=_mapping
+    Case,
+    _text,
+    _text,
+    _mapping,
+    _shape,
+    mode=st.sampled_from(MODES),
+    device=st.sampled_from(["none", "cpu"]),
+    settings=_mapping,
 )
 _counts = st.builds(
     Counts,

@@ -101,7 +101,7 @@ def test_what_needs_data_is_assumed_where_a_real_run_is_refused() -> None:
     counts = trace_module(Branch(), [X], "inference", allow_real=False)
     assert counts.assumed == {"_local_scalar_dense": 1}
     assert counts.traced_by == "meta"
-    with pytest.raises(UntraceableError, match="numpy|without data"):
+    with pytest.raises(UntraceableError, match=r"without data"):
         trace_module(Reads(), [X], "inference", allow_real=False)
 
 
@@ -110,7 +110,7 @@ def test_constants_of_the_forward_keep_their_values() -> None:
 
     class Constant(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            steps = torch.arange(3).tolist() + [int(torch.tensor([5.0, 2.0]).max().item())]
+            steps = [*torch.arange(3).tolist(), int(torch.tensor([5.0, 2.0]).max().item())]
             return x * sum(steps) + torch.tensor([1.0], device=x.device)
 
     counts = trace_module(Constant(), [X], "inference")
@@ -279,7 +279,8 @@ def test_half_precision_halves_the_storage() -> None:
 
 
 def test_channels_last_is_followed() -> None:
-    module = nn.Conv2d(8, 8, 3, padding=1).to(memory_format=torch.channels_last)
+    module = nn.Conv2d(8, 8, 3, padding=1)
+    module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x = torch.randn(2, 8, 5, 7).to(memory_format=torch.channels_last)
     real, traced = real_and_traced(module, [x], "training")
     assert numbers(real) == numbers(traced)
@@ -308,8 +309,8 @@ def test_custom_functions_and_accumulation(mode: str) -> None:
             self.weight = nn.Parameter(torch.randn(6, 6))
 
         def forward(self, x: Tensor) -> Tensor:
-            y = Twice.apply(x, self.weight)
-            z = Twice.apply(y, self.weight)
+            y: Tensor = Twice.apply(x, self.weight)  # type: ignore[no-untyped-call]
+            z: Tensor = Twice.apply(y, self.weight)  # type: ignore[no-untyped-call]
             return y * z + x + y.sigmoid() * z.exp()
 
     real, traced = real_and_traced(Uses(), [torch.randn(5, 6)], mode)

@@ -22,7 +22,9 @@ from attnprof.records import Case, Record
 @click.option("--sdpa", default="auto", type=click.Choice(("auto", "math", "fused")), help="Attention kernel to assume.")
 @click.option("--sort", metavar="METRIC", help="Sort the rows by a metric.")
 @click.option("--budget", default=5.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Seconds per case.")
-@click.option("--timeout", default=300.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Seconds per case.")
+@click.option(
+    "--timeout", default=300.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Seconds per case."
+)
 @click.option("--force", is_flag=True, help="Compare mechanisms whose inputs have another layout.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="Errors only on stderr.")
@@ -40,7 +42,7 @@ def compare_command(names: tuple[str, ...], **options: Any) -> int:
     cases = _cases(names, options)
     if not options["force"]:
         _refuse_other_layouts(cases)
-    shown = ("params", "macs", "flops", "peak_memory", "latency")
+    shown: tuple[str, ...] = ("params", "macs", "flops", "peak_memory", "latency")
     records = _trace_here(cases) if _in_process(cases) else _run(cases, options)
     if any(record.memory is not None for record in records):
         shown = (*shown, "measured_memory")

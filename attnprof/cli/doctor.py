@@ -9,7 +9,20 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
-_PACKAGES = ("attnprof", "torch", "numpy", "click", "PyYAML", "pydantic", "rich", "pandas", "tabulate", "nvidia-ml-py", "fvcore", "ptflops")
+_PACKAGES = (
+    "attnprof",
+    "torch",
+    "numpy",
+    "click",
+    "PyYAML",
+    "pydantic",
+    "rich",
+    "pandas",
+    "tabulate",
+    "nvidia-ml-py",
+    "fvcore",
+    "ptflops",
+)
 
 
 @click.command("doctor")

@@ -19,13 +19,19 @@ from attnprof.records import Case, Record
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
 @click.option("--device", help="auto, cpu, cuda, cuda:N, or none to trace only.  [default: the spec's]")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Store and reports.  [default: reports/NAME]")
-@click.option("--format", "formats", default="md,csv", show_default=True, metavar="F,...", help="Reports to write: md, csv, json.")
+@click.option(
+    "--format", "formats", default="md,csv", show_default=True, metavar="F,...", help="Reports to write: md, csv, json."
+)
 @click.option("--set", "overrides", multiple=True, metavar="K=V", help="Override a value: --set input.hw=[33x33].")
 @click.option("--only", multiple=True, metavar="GLOB", help="Only these mechanisms or labels (repeatable).")
 @click.option("--resume", is_flag=True, help="Re-run nothing that the store holds and that is ok.")
 @click.option("--fresh", is_flag=True, help="Forget what the store holds.")
-@click.option("--timeout", default=300.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Seconds per case.")
-@click.option("--allow-import", multiple=True, metavar="PATTERN", help="Let `import:` entries run code: matched with module:Class.")
+@click.option(
+    "--timeout", default=300.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Seconds per case."
+)
+@click.option(
+    "--allow-import", multiple=True, metavar="PATTERN", help="Let `import:` entries run code: matched with module:Class."
+)
 @click.option("--dry-run", is_flag=True, help="List the cases and stop.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of tables.")
 @click.option("-q", "--quiet", is_flag=True, help="Errors only on stderr.")
@@ -146,9 +152,7 @@ def _execute(spec: Any, cases: Sequence[Case], options: dict[str, Any], path: Pa
     from attnprof import store
     from attnprof.execute import Options, run_cases
 
-    chosen = Options(
-        budget_s=spec.measure.budget_s, run_budget_s=spec.measure.run_budget_s, timeout_s=options["timeout"]
-    )
+    chosen = Options(budget_s=spec.measure.budget_s, run_budget_s=spec.measure.run_budget_s, timeout_s=options["timeout"])
     found: dict[str, Record] = {}
     with progress(options["quiet"]) as listener:
         try:

@@ -13,10 +13,10 @@ from attnprof.cli import echo_json
 def validate_command(specs: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """Check specs: every mistake at its place. Nothing is imported or run."""
     from attnprof import plan
-    from attnprof.errors import SpecError
+    from attnprof.errors import Problem, SpecError
     from attnprof.spec import parse_file
 
-    problems = []
+    problems: list[Problem] = []
     for path in specs:
         try:
             spec = parse_file(path, overrides)

@@ -14,7 +14,7 @@ from typing import Any
 
 from attnprof.execute.child import Ending, converse
 from attnprof.execute.options import Listener, Options, Progress
-from attnprof.execute.predict import MEMORY_SHARE, Predictor, Rates, choose, needed_bytes, split_by_memory
+from attnprof.execute.predict import MEMORY_SHARE, Predictor, Rates, block_overhead_s, choose, needed_bytes, split_by_memory
 from attnprof.execute.tracing import child_memory, ended
 from attnprof.profiling.device import cache_bytes
 from attnprof.records import NOT_MEASURED_BUDGET, NOT_MEASURED_MEMORY, Memory, Record, timing_from_json, to_json
@@ -22,6 +22,7 @@ from attnprof.records import NOT_MEASURED_BUDGET, NOT_MEASURED_MEMORY, Memory, R
 _OVERDUE_S = 2.0  # a child that is so late with its own deadline is stuck in one pass
 _FLUSH_BYTES_PER_S = 5e9
 _FRUITLESS = 2
+_SLACK = 3.0
 
 
 @dataclass
@@ -107,7 +108,7 @@ def _within_budget(groups: list[list[Record]], phase: _Phase) -> Iterator[Record
             return
         group = chosen[0]
         keys = {record.case.key for record in group}
-        share = _share(group, chosen, phase)
+        share = _share(chosen, phase)
         waiting = [[record for record in rest if record.case.key not in keys] for rest in waiting]
         waiting = [rest for rest in waiting if rest]
         for record in measure_block(group, share, phase):
@@ -121,12 +122,20 @@ def _not_in_time(record: Record, phase: _Phase) -> Record:
     return replace(record, detail=f"{NOT_MEASURED_BUDGET}: about {seconds:.3g} s needed, {left:.3g} s left of the run's budget")
 
 
-def _share(group: Sequence[Record], chosen: Sequence[Sequence[Record]], phase: _Phase) -> float:
-    """Seconds for this block: what its members need at least, and their part of what nobody needs."""
-    costs = [sum(phase.predictor.cell_s(record, phase.options.min_samples) for record in members) for members in chosen]
-    spare = max(phase.left_s() - sum(costs), 0.0)
-    members = sum(len(members) for members in chosen)
-    return costs[chosen.index(list(group))] + spare * len(group) / members
+def _share(chosen: Sequence[Sequence[Record]], phase: _Phase) -> tuple[float, float]:
+    """(seconds after which the first block stops sampling once it has enough, seconds after which it stops at all).
+
+    The first is what its members need at least and their part of what nobody needs. The second leaves room for a prediction
+    that was too low: better some cells whole than all of them cut off.
+    """
+    costs = [
+        block_overhead_s() + sum(phase.predictor.cell_s(record, phase.options.min_samples) for record in members)
+        for members in chosen
+    ]
+    left = phase.left_s()
+    spare = max(left - sum(costs), 0.0)
+    fair = costs[0] + spare * len(chosen[0]) / sum(len(members) for members in chosen)
+    return min(fair, left), min(max(fair, _SLACK * costs[0]), left)
 
 
 @dataclass
@@ -138,9 +147,9 @@ class _Attempt:
     ending: Ending | None = None
 
 
-def measure_block(group: Sequence[Record], share_s: float, phase: _Phase) -> Iterator[Record]:
-    """Time the members of a block, then measure their memory. `share_s`: the block's part of the run's budget."""
-    deadline = time.monotonic() + share_s
+def measure_block(group: Sequence[Record], share: tuple[float, float], phase: _Phase) -> Iterator[Record]:
+    """Time the members of a block, then measure their memory. `share`: see `_share`."""
+    enough, deadline = (time.monotonic() + seconds for seconds in share)
     active = {record.case.key: record for record in group}
     timed: list[Record] = []
     fruitless = 0
@@ -148,7 +157,7 @@ def measure_block(group: Sequence[Record], share_s: float, phase: _Phase) -> Ite
         if time.monotonic() >= deadline:
             yield from (_not_in_time(record, phase) for record in active.values())
             break
-        attempt = _time_once(list(active.values()), deadline, phase)
+        attempt = _time_once(list(active.values()), enough, deadline, phase)
         before = len(active)
         for record in attempt.final:
             del active[record.case.key]
@@ -168,10 +177,11 @@ def measure_block(group: Sequence[Record], share_s: float, phase: _Phase) -> Ite
     yield from _weigh(timed, deadline, phase)
 
 
-def _time_once(members: list[Record], deadline: float, phase: _Phase) -> _Attempt:
+def _time_once(members: list[Record], enough: float, deadline: float, phase: _Phase) -> _Attempt:
     """One child for a block: what it timed, whom it lost."""
     options, attempt = phase.options, _Attempt()
     by_key = {record.case.key: record for record in members}
+    silent = set(by_key)
     now = time.monotonic()
     bounded = deadline != float("inf")
     memory_s = sum(phase.predictor.memory_s(record) for record in members)
@@ -181,6 +191,7 @@ def _time_once(members: list[Record], deadline: float, phase: _Phase) -> _Attemp
         "min_samples": options.min_samples,
         "max_rel_ci": options.max_rel_ci,
         "timeout_s": options.timeout_s,
+        "enough_s": max(enough - now - memory_s, 0.0) if bounded else None,
         "deadline_s": max(deadline - now - memory_s, 0.0) if bounded else None,
         "seed": options.seed,
     }
@@ -188,11 +199,12 @@ def _time_once(members: list[Record], deadline: float, phase: _Phase) -> _Attemp
     for item in _converse(request, members, deadline, phase):
         if isinstance(item, Ending):
             attempt.ending = item
-            if item.kind in ("died", "timeout") and item.member >= 0:
-                attempt.final.append(ended(members[item.member], item, options))
-                attempt.timed = [record for record in attempt.timed if record.case != members[item.member].case]
+            guilty = members[item.member] if item.member >= 0 and item.kind in ("died", "timeout") else None
+            if guilty is not None and guilty.case.key in silent:
+                attempt.final.append(ended(guilty, item, options))
             continue
         record = by_key[item["key"]]
+        silent.discard(item["key"])
         environment = {**record.environment, **item.get("environment", {})}
         if item["event"] == "timed":
             timing = timing_from_json(item["timing"])

@@ -127,7 +127,11 @@ def _headings(docstring: str) -> dict[str, str]:
 def _declared(tree: ast.Module, field: str) -> str:
     """A text or name given in `MECHANISM = Mechanism(field=...)`."""
     for node in tree.body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "MECHANISM" and isinstance(node.value, ast.Call):
+        if (
+            isinstance(node, ast.Assign)
+            and getattr(node.targets[0], "id", "") == "MECHANISM"
+            and isinstance(node.value, ast.Call)
+        ):
             for keyword in node.value.keywords:
                 if keyword.arg == field:
                     return str(getattr(keyword.value, "value", None) or getattr(keyword.value, "id", ""))

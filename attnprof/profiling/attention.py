@@ -33,7 +33,7 @@ BACKENDS = ("auto", "math", "fused")
 def overrides(target: str, sdpa: str) -> Iterator[None]:
     """Within: SDPA on meta tensors takes the kernel of `target`; nn.MultiheadAttention's opaque fast path is off."""
     fastpath = torch.backends.mha.get_fastpath_enabled()
-    library = Library("aten", "IMPL")  # noqa: TOR901
+    library = Library("aten", "IMPL")
 
     def attention(
         query: Tensor,

@@ -36,7 +36,10 @@ Per element of the result unless another unit is named:
     Fourier  5 N log2 N per transform, half of it for real input or output; scaling 1 per real number
     linear algebra  textbook leading terms, no macs: LU, det 2/3 n^3, solve + 2 n^2 per right-hand side, inverse 2 n^3, Cholesky
              1/3 n^3, eigh 9 n^3, eig 25 n^3, SVD 6 m n^2 + 20 n^3, QR 4 m n^2 - 4/3 n^3, triangular solve n^2, exp 10 n^3
-    complex  addition 2, multiplication 6, division 11, a multiply-accumulate 4 MACs; other functions twice their real cost
+    complex  addition 2, multiplication 6, division 11, absolute value 4, a multiply-accumulate 4 MACs; other functions twice
+    losses   squared error 2, Huber, smooth L1 6, binary cross-entropy 8 (of logits 9), 1 more where summed; NLL 2 per target
+    distances  cdist by matmul (p = 2, more than 25 points) S T (M + 2) MACs; else 3 per pair and feature (p > 2: 4), a root
+    torchvision  deformable convolution: its MACs, 7 per sampled element, 22 per offset pair; RoI align: 8 per sample
 
 `rule_for` looks an op up: what the user registered, then the table by name and overload, then by name; in-place and foreach
 forms follow their base, out forms share its name, views and `*_copy` are free. No rule means None, and the tracer says so: a

@@ -41,13 +41,18 @@ _ENERGY_S = 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """Bounds of one block. `deadline_s` counts from the start of the child's work; None is no bound."""
+    """Bounds of one block.
+
+    After `enough_s` a member with its least number of samples is done; after `deadline_s` every member is. Both count from
+    the start of the child's work; None is no bound.
+    """
 
     block: str
     budget_s: float = 5.0
     min_samples: int = 10
     max_rel_ci: float = 0.01
     timeout_s: float = 300.0
+    enough_s: float | None = None
     deadline_s: float | None = None
     seed: int = 0
 
@@ -137,7 +142,7 @@ def run_rounds(
         while active:
             for member in _not_fitting(active, plan, turns) if number < plan.min_samples else ():
                 active.remove(member)
-                yield Outcome(member.case, None, f"{NOT_MEASURED_BUDGET}: {plan.min_samples} passes take {_need(member, plan)}")
+                yield Outcome(member.case, None, _too_dear(member, plan, turns))
             for member in shuffler.sample(active, len(active)):
                 reason = _sample(member, number, plan, turns, flush)
                 if reason:
@@ -155,6 +160,10 @@ def _turn(member: Member, turns: Turns) -> Iterator[None]:
         yield
     except BaseException as error:
         raise MemberError(member.case, error) from error
+
+
+def _past(bound: float | None, turns: Turns) -> bool:
+    return bound is not None and time.monotonic() - turns.began >= bound
 
 
 def _left_s(member: Member, plan: Plan, turns: Turns) -> float:
@@ -178,8 +187,11 @@ def _not_fitting(members: Sequence[Member], plan: Plan, turns: Turns) -> list[Me
     return out
 
 
-def _need(member: Member, plan: Plan) -> str:
-    return f"about {member.round_s * plan.min_samples:.3g} s"
+def _too_dear(member: Member, plan: Plan, turns: Turns) -> str:
+    """Why a member gets no timing."""
+    needed, left = member.round_s * plan.min_samples, max(_left_s(member, plan, turns), 0.0)
+    bound = f"timeout {plan.timeout_s:g} s" if plan.deadline_s is None else "the run's budget, or the timeout"
+    return f"{NOT_MEASURED_BUDGET}: {plan.min_samples} passes take about {needed:.3g} s, {left:.3g} s are left ({bound})"
 
 
 def _sample(member: Member, number: int, plan: Plan, turns: Turns, flush: Callable[[], None]) -> str:
@@ -198,7 +210,7 @@ def _sample(member: Member, number: int, plan: Plan, turns: Turns, flush: Callab
     n = len(member.samples)
     if n < plan.min_samples:
         return ""
-    if member.sampling_s >= plan.budget_s:
+    if member.sampling_s >= plan.budget_s or _past(plan.enough_s, turns):
         return "budget"
     if n < member.next_check:
         return ""

@@ -30,8 +30,10 @@ def empty(size: Sequence[int], dtype: torch.dtype, stride: Sequence[int] | None 
 def contiguous_strides(size: Sequence[int]) -> list[int]:
     """Row-major strides; a dimension of size 0 counts as 1, as in torch."""
     strides = [1] * len(size)
-    for dim in range(len(size) - 2, -1, -1):
-        strides[dim] = strides[dim + 1] * max(size[dim + 1], 1)
+    step = 1
+    for dim in range(len(size) - 1, 0, -1):
+        step *= size[dim] or 1
+        strides[dim - 1] = step
     return strides
 
 
@@ -46,13 +48,14 @@ def channels_last_strides(size: Sequence[int]) -> list[int]:
 
 
 def is_channels_last(tensor: Tensor) -> bool:
-    """torch's suggest_memory_format for 4-D and 5-D tensors: channels last, and not ambiguous."""
+    """Torch's suggest_memory_format for 4-D and 5-D tensors: channels last, and not ambiguous."""
     if tensor.dim() not in (4, 5):
         return False
-    size, stride = tensor.shape, tensor.stride()
-    least = 0
-    if stride[1] == 0:
+    stride = tensor.stride()
+    if stride[1] == 0 or stride[-1] < stride[1]:  # the second is what a contiguous tensor fails by, in the loop's second step
         return False
+    size = tensor.shape
+    least = 0
     for dim in (1, *range(tensor.dim() - 1, 1, -1), 0):
         if size[dim] == 0 or stride[dim] < least:
             return False
@@ -167,6 +170,8 @@ def _pointwise(operands: Sequence[Any], dtype: torch.dtype | None = None) -> Any
             if other.dtype != dtype:
                 return NotImplemented
     if len(tensors) == 1 or all(other.shape == first.shape for other in tensors[1:]):
+        if all(op.is_contiguous() for op in tensors):
+            return empty(first.shape, dtype)
         return empty(first.shape, dtype, iterator_strides(first.shape, tensors))
     size = _broadcast([op.shape for op in tensors])
     if size is None:
@@ -291,7 +296,7 @@ def _convolution_backward(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     grad_w = None
     if mask[1]:
         grad_w = empty(weight.shape, weight.dtype) if pointwise else _like_format(weight.shape, weight.dtype, x, weight)
-    grad_b = empty(bias_sizes if bias_sizes else (grad.shape[1],), grad.dtype) if mask[2] else None
+    grad_b = empty(bias_sizes or (grad.shape[1],), grad.dtype) if mask[2] else None
     return grad_x, grad_w, grad_b
 
 
@@ -554,17 +559,60 @@ def _threshold_backward(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return _pointwise(args[:2])
 
 
-_UNARY = (
-    "neg exp log sqrt rsqrt sigmoid tanh relu abs sin cos gelu silu hardtanh leaky_relu elu pow.Tensor_Scalar reciprocal clamp "
-    "clamp_min clamp_max erf softplus mul.Scalar add.Scalar div.Scalar sub.Scalar rsub.Scalar exp2 log1p expm1 log2 hardswish "
-    "hardsigmoid sign square"
-).split()
-_BINARY = (
-    "add.Tensor sub.Tensor mul.Tensor div.Tensor maximum minimum pow.Tensor_Tensor sigmoid_backward tanh_backward gelu_backward "
-    "silu_backward rsub.Tensor"
-).split()
-_TERNARY = "addcmul addcdiv lerp.Tensor".split()
-_COMPARE = "eq ne lt gt le ge".split()
+_UNARY = [
+    "neg",
+    "exp",
+    "log",
+    "sqrt",
+    "rsqrt",
+    "sigmoid",
+    "tanh",
+    "relu",
+    "abs",
+    "sin",
+    "cos",
+    "gelu",
+    "silu",
+    "hardtanh",
+    "leaky_relu",
+    "elu",
+    "pow.Tensor_Scalar",
+    "reciprocal",
+    "clamp",
+    "clamp_min",
+    "clamp_max",
+    "erf",
+    "softplus",
+    "mul.Scalar",
+    "add.Scalar",
+    "div.Scalar",
+    "sub.Scalar",
+    "rsub.Scalar",
+    "exp2",
+    "log1p",
+    "expm1",
+    "log2",
+    "hardswish",
+    "hardsigmoid",
+    "sign",
+    "square",
+]
+_BINARY = [
+    "add.Tensor",
+    "sub.Tensor",
+    "mul.Tensor",
+    "div.Tensor",
+    "maximum",
+    "minimum",
+    "pow.Tensor_Tensor",
+    "sigmoid_backward",
+    "tanh_backward",
+    "gelu_backward",
+    "silu_backward",
+    "rsub.Tensor",
+]
+_TERNARY = ["addcmul", "addcdiv", "lerp.Tensor"]
+_COMPARE = ["eq", "ne", "lt", "gt", "le", "ge"]
 _OTHER: dict[str, Maker] = {
     "where.self": _where,
     "masked_fill.Scalar": _masked_fill,
@@ -679,5 +727,19 @@ def returns_self(func: Any) -> bool:
 
 _CHANGES_METADATA = frozenset(
     f"aten::{name}_"
-    for name in "resize resize_as set as_strided transpose unsqueeze squeeze t swapdims swapaxes rename detach requires_grad".split()
+    for name in [
+        "resize",
+        "resize_as",
+        "set",
+        "as_strided",
+        "transpose",
+        "unsqueeze",
+        "squeeze",
+        "t",
+        "swapdims",
+        "swapaxes",
+        "rename",
+        "detach",
+        "requires_grad",
+    ]
 )

@@ -31,6 +31,7 @@ _KNOWN: Mapping[str, tuple[Any, ...]] = {
     "tf32": (None, False, True),
     "target": (None, "cuda", "cpu"),  # for the tracer: whose attention kernels are counted
 }
+_engine = torch.autograd.Variable._execution_engine
 _FUSED = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION)
 
 
@@ -162,12 +163,14 @@ def dense_gradients(outputs: Any) -> list[tuple[Tensor, Tensor]]:
 def backward(prepared: Prepared, outputs: Any, gradients: list[Tensor] | None = None) -> None:
     """From `gradients` (new dense ones when None), or from the mechanism's own objective where it has one."""
     if prepared.objective is not None:
-        prepared.objective(outputs).backward()
-    elif gradients is None:
+        outputs, gradients = prepared.objective(outputs), None
+    if gradients is None:
         pairs = dense_gradients(outputs)
-        torch.autograd.backward([tensor for tensor, _ in pairs], [gradient for _, gradient in pairs])
+        roots, gradients = [tensor for tensor, _ in pairs], [gradient for _, gradient in pairs]
     else:
-        torch.autograd.backward([tensor for tensor in flatten(outputs) if tensor.requires_grad], gradients)
+        roots = [tensor for tensor in flatten(outputs) if tensor.requires_grad]
+    # what torch.autograd.backward calls, without its checks of symbolic sizes: they import sympy (0.5 s per process)
+    _engine.run_backward(tuple(roots), tuple(gradients), False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 
 def reset(prepared: Prepared) -> None:

@@ -18,7 +18,7 @@ from attnprof.profiling.formulas import fused as fu
 from attnprof.profiling.formulas import spatial as sp
 
 _PER_RESULT = {
-    1: """abs absolute acos acosh angle asin asinh atan atan2 atanh bitwise_and bitwise_left_shift bitwise_not bitwise_or
+    1: """acos acosh angle asin asinh atan atan2 atanh bitwise_and bitwise_left_shift bitwise_not bitwise_or
         bitwise_right_shift bitwise_xor ceil clamp_max clamp_min conj_physical _conj_physical copysign cos cosh deg2rad digamma
         eq erf erfc erfinv exp exp2 expm1 fix floor fmax fmin fmod frac frexp gcd ge gt heaviside hypot i0 igamma igammac isinf
         isnan isneginf isposinf lcm le lgamma log log10 log1p log2 logical_and logical_not logical_or logical_xor lt maximum
@@ -31,8 +31,8 @@ _PER_RESULT = {
         special_modified_bessel_i1 special_modified_bessel_k0 special_modified_bessel_k1 special_ndtri
         special_scaled_modified_bessel_k0 special_scaled_modified_bessel_k1 special_shifted_chebyshev_polynomial_t
         special_shifted_chebyshev_polynomial_u special_shifted_chebyshev_polynomial_v special_shifted_chebyshev_polynomial_w
-        special_spherical_bessel_j0 special_zeta binomial cauchy exponential geometric log_normal normal normal_functional
-        poisson rand rand_like randint randint_like randn randn_like random randperm _standard_gamma uniform""",
+        special_spherical_bessel_j0 special_zeta binomial cauchy exponential _fill_mem_eff_dropout_mask_ geometric log_normal
+        normal normal_functional poisson rand rand_like randint randint_like randn randn_like random randperm _standard_gamma uniform""",
     2: """_add_relu bernoulli floor_divide hardshrink hardshrink_backward hardtanh hardtanh_backward ldexp leaky_relu
         leaky_relu_backward _masked_scale native_dropout_backward polar _prelu_kernel rrelu_with_noise_backward
         softshrink_backward special_xlog1py xlogy""",
@@ -107,6 +107,7 @@ _MOVES = """_chunk_cat _conj_copy _copy_from _copy_from_and_resize _local_scalar
 _ELEMENTWISE: tuple[tuple[Rule, str], ...] = (
     (ew.add, "add sub subtract rsub"),
     (ew.per_output(1, 6), "mul multiply"),
+    (ew.absolute, "abs absolute"),
     (ew.div, "div divide true_divide"),
     (ew.addc, "addcmul addcdiv"),
     (ew.clamp, "clamp clip"),
@@ -261,7 +262,7 @@ PER_RESULT: Mapping[str, int] = MappingProxyType(
 # List forms; addcmul and addcdiv with their value.
 FOREACH: Mapping[str, int] = MappingProxyType(
     {**PER_RESULT, "add": 1, "sub": 1, "mul": 1, "div": 1, "addcmul": 3, "addcdiv": 3}
-    | {"norm": 2, "max": 1, "clone": 0, "copy": 0, "zero": 0}
+    | {"norm": 2, "max": 1, "abs": 1, "clone": 0, "copy": 0, "zero": 0}
 )
 
 

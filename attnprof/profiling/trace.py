@@ -191,14 +191,21 @@ def _bearable(counts: Counts | None) -> bool:
 
 
 def _run_real(
-    pass_: _Pass, module: nn.Module, meta_inputs: tuple[Any, ...], inputs: Sequence[Any], rebuild: Callable[[], nn.Module] | None
+    pass_: _Pass,
+    module: nn.Module,
+    meta_inputs: tuple[Any, ...],
+    inputs: Sequence[Any],
+    rebuild: Callable[[], nn.Module] | None,
 ) -> Counts | None:
     """The module on data under the same counter; None where it has no data to run on."""
     if any(parameter.is_meta for parameter in module.parameters()):
         if rebuild is None:
             return None
         module = rebuild().train(module.training)
-    given = [value if isinstance(value, Tensor) and not value.is_meta else made for value, made in zip(inputs, meta_inputs, strict=True)]
+    given = [
+        value if isinstance(value, Tensor) and not value.is_meta else made
+        for value, made in zip(inputs, meta_inputs, strict=True)
+    ]
     real_inputs = tuple(_private_input(value, pass_.training) for value in instantiate.materialise(module, given))
     with instantiate.swapped(module, instantiate.private_copy):
         return pass_.count(module, real_inputs, Tracer(real=True), "real")

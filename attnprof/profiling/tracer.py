@@ -59,7 +59,7 @@ class Tracer(TorchDispatchMode):
     """The counter. `real` runs the ops on data; otherwise outputs are made on meta."""
 
     def __init__(self, *, real: bool = False) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         _forget_old_entries()
         self.real = real
         self.counting = False
@@ -78,7 +78,9 @@ class Tracer(TorchDispatchMode):
         """Private to torch: True would import torch._dynamo (1.7 s) at the first op. Tested in tests/test_trace.py."""
         return False
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         entry = _ENTRIES.get(func)
         if entry is None:
@@ -114,7 +116,7 @@ class Tracer(TorchDispatchMode):
         return self._fall_back(func, args, kwargs)
 
     def _fall_back(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """torch's own kernel: on constants for real, with constants moved to meta beside tensors without data."""
+        """Torch's own kernel: on constants for real, with constants moved to meta beside tensors without data."""
         found = [t for t in tensors_of((args, kwargs)) if isinstance(t, Tensor)]
         if found and all(not t.is_meta for t in found):
             if self.counting:

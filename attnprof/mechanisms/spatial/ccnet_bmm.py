@@ -64,7 +64,7 @@ class CrissCrossBMM(nn.Module):
         from_columns = from_columns.view(batch, width, channels, height).permute(0, 2, 3, 1)  # B C H W
         from_rows = torch.bmm(value_rows, to_rows.transpose(1, 2))  # BH C W
         from_rows = from_rows.view(batch, height, channels, width).transpose(1, 2)  # B C H W
-        return self.gamma * (from_columns + from_rows) + x
+        return x + self.gamma * (from_columns + from_rows)
 
 
 def _columns(x: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ Differs   biases, and BN after W with its scale 0 at the start, as in the paper'
 Survey    domain: spatial; g: dot product, softmax; f: matmul; tasks: Action, Det, ISeg; kind: soft; goal: I, IV, V; stage: 4
 """
 
-# ruff: noqa: N999 (the name of the mechanism is a keyword)
 from __future__ import annotations
 
 import torch

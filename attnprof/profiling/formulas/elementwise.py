@@ -42,6 +42,11 @@ def div(_args: Args, kwargs: Kwargs, out: Any) -> Cost:
     return Cost(0, (amount + (kwargs.get("rounding_mode") is not None)) * out.numel())
 
 
+def absolute(args: Args, _kwargs: Kwargs, out: Any) -> Cost:
+    """One operation; of a complex number two squares, a sum and a root."""
+    return Cost(0, (4 if args[0].is_complex() else 1) * out.numel())
+
+
 def addc(_args: Args, kwargs: Kwargs, out: Any) -> Cost:
     """addcmul, addcdiv: one product or quotient, one addition, and `value` where it is not 1."""
     return Cost(0, (2 if kwargs.get("value", 1) == 1 else 3) * out.numel())
