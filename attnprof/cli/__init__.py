@@ -6,7 +6,6 @@ Heavy imports (torch, pydantic, pandas, rich) stand inside the functions that ne
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import version
 from typing import Any
 
 import click
@@ -53,6 +52,8 @@ class _Lazy(click.Group):
 
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         click.echo(f"attnprof {version('attnprof')}")
         ctx.exit()
 

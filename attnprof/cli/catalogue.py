@@ -10,7 +10,6 @@ from attnprof import mechanisms
 from attnprof.cli import echo_json
 from attnprof.cli.options import name_and_args
 from attnprof.errors import UsageError
-from attnprof.records import MODES, SCHEMA_VERSION, Case, Shape
 
 
 @click.command("list")
@@ -28,6 +27,8 @@ def list_command(family: str | None, as_json: bool) -> None:
         for name in members
     ]
     if as_json:
+        from attnprof.records import SCHEMA_VERSION
+
         keys = ("family", "name", "title", "paper")
         echo_json({"schema": SCHEMA_VERSION, "mechanisms": [dict(zip(keys, row, strict=True)) for row in rows]})
         return
@@ -47,6 +48,8 @@ def show_command(name: str, channels: int | None, hw: str | None, as_json: bool)
     entry = mechanisms.describe(plain)
     numbers = _numbers(entry.qualified, args, channels, hw) if channels or hw or args else {}
     if as_json:
+        from attnprof.records import SCHEMA_VERSION
+
         arguments = [{"name": a.name, "default": a.default, "type": a.annotation} for a in entry.arguments]
         head = {"schema": SCHEMA_VERSION, "name": entry.name, "family": entry.family, "title": entry.title}
         echo_json({**head, **{key.lower(): text for key, text in entry.headings.items()}, "arguments": arguments, **numbers})
@@ -60,6 +63,7 @@ def show_command(name: str, channels: int | None, hw: str | None, as_json: bool)
 
 def _numbers(qualified: str, args: dict[str, Any], channels: int | None, hw: str | None) -> dict[str, Any]:
     """{'params': n} for the channels; with a resolution the traced counts of both modes as well."""
+    from attnprof.records import MODES, Case, Shape
     from attnprof.spec import parse_hw
 
     height, width = parse_hw(hw) if hw else (65, 65)

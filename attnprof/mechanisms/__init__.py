@@ -7,7 +7,6 @@ Names, docstrings and build signatures are read from the source text, so that `l
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -16,10 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attnprof.errors import UsageError
-from attnprof.records import Mechanism, Shape, TensorSpec
+
+if TYPE_CHECKING:
+    from attnprof.records import Mechanism, Shape, TensorSpec
 
 _ROOT = Path(__file__).parent
 HEADINGS = ("Paper", "Idea", "Formula", "Shapes", "Params", "Cost", "Defaults", "Differs", "Survey")
@@ -73,6 +74,8 @@ def resolve(name: str) -> str:
         return matches[0]
     if matches:
         raise UsageError(f"'{name}' is ambiguous: {', '.join(matches)}. Write the family too.")
+    import difflib
+
     pool = every + [qualified.split("/")[1] for qualified in every]
     near = difflib.get_close_matches(name, pool, n=3, cutoff=0.5)
     advice = f"did you mean {', '.join(repr(n) for n in near)}?" if near else "`attnprof list` shows every name."
@@ -176,6 +179,8 @@ def load(name: str) -> Mechanism:
 
 def load_imported(path: str) -> Mechanism:
     """The Mechanism of a user's own class, 'pkg.mod:Class' or 'path/to/file.py:Class'. This runs the user's code."""
+    from attnprof.records import Mechanism
+
     where, _, attribute = path.rpartition(":")
     if not where or not attribute:
         raise UsageError(f"'{path}' is no import path: write 'package.module:Class' or './file.py:Class'.")
@@ -194,6 +199,8 @@ def load_imported(path: str) -> Mechanism:
         except ModuleNotFoundError as error:
             raise UsageError(f"cannot import '{where}' for '{path}': {error}.") from error
     if not hasattr(module, attribute):
+        import difflib
+
         near = difflib.get_close_matches(attribute, dir(module), n=1)
         advice = f" Did you mean '{near[0]}'?" if near else ""
         raise UsageError(f"'{where}' has no '{attribute}'.{advice}")
@@ -235,6 +242,8 @@ def check_arguments(mechanism: Mechanism, args: Mapping[str, Any]) -> None:
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for name in args:
         if name not in parameters and not takes_any:
+            import difflib
+
             near = difflib.get_close_matches(name, list(parameters), n=1)
             advice = f"did you mean '{near[0]}'?" if near else f"it takes {', '.join(parameters) or 'none'}."
             raise UsageError(f"{mechanism.name} has no argument '{name}': {advice}")
@@ -242,6 +251,8 @@ def check_arguments(mechanism: Mechanism, args: Mapping[str, Any]) -> None:
 
 def input_specs(mechanism: Mechanism, shape: Shape, args: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
     """The inputs of a mechanism at a shape, without data."""
+    from attnprof.records import TensorSpec
+
     if mechanism.inputs is not None:
         return mechanism.inputs(shape, **complete_args(mechanism, shape, args))
     b, c, h, w, t = shape.batch, shape.channels, shape.height, shape.width, shape.frames

@@ -30,8 +30,10 @@ BACKENDS = ("auto", "math", "fused")
 
 
 @contextmanager
-def overrides(target: str, sdpa: str) -> Iterator[None]:
-    """Within: SDPA on meta tensors takes the kernel of `target`; nn.MultiheadAttention's opaque fast path is off."""
+def overrides(target: str, sdpa: str, real: bool = False) -> Iterator[None]:
+    """Within: SDPA on meta tensors takes the kernel of `target`, `linear` is eager's own (for a real run on the CPU as well),
+    and nn.MultiheadAttention's opaque fast path is off.
+    """
     fastpath = torch.backends.mha.get_fastpath_enabled()
     library = Library("aten", "IMPL")
 
@@ -53,6 +55,8 @@ def overrides(target: str, sdpa: str) -> Iterator[None]:
     try:
         library.impl("scaled_dot_product_attention", attention, "AutogradMeta")
         library.impl("linear", _linear, "AutogradMeta")
+        if real:
+            library.impl("linear", _linear, "AutogradCPU")
         yield
     finally:
         library._destroy()
@@ -142,7 +146,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, options: _Options, target
     kernel = choose(query, key, value, options, target, sdpa)
     mask = options.mask
     if mask is not None and mask.dtype == torch.bool and kernel != "math":
-        mask = torch.where(mask, query.new_zeros(()), query.new_full((), -math.inf))
+        mask = _as_bias(mask, query)
     if kernel == "math":
         out: Tensor = torch._scaled_dot_product_attention_math(
             query, key, value, options.mask, options.dropout, options.causal, scale=options.scale, enable_gqa=options.gqa
@@ -162,6 +166,12 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, options: _Options, target
         query, key, value, options.dropout, options.causal, attn_mask=mask, scale=options.scale
     )[0]
     return out
+
+
+def _as_bias(mask: Tensor, query: Tensor) -> Tensor:
+    """A boolean mask as the kernels want it: 0 where it lets pass, -inf elsewhere."""
+    closed = torch.scalar_tensor(-math.inf, dtype=query.dtype, device=query.device)
+    return torch.where(mask, torch.scalar_tensor(0.0, dtype=query.dtype, device=query.device), closed)
 
 
 def _flash_padded(query: Tensor, key: Tensor, value: Tensor, options: _Options) -> Tensor:

@@ -543,18 +543,6 @@ def _into(maker: Maker) -> Maker:
     return make
 
 
-def _efficient_attention(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """(query, key, value, bias, compute_log_sumexp, ...): B h M d as a view of B M h d; the log-sum-exp padded to 32 rows."""
-    query, value = args[0], args[2]
-    if query.dim() != 4 or torch.version.hip is not None:
-        return NotImplemented
-    batch, heads, rows, _ = query.shape
-    size = value.shape[3]
-    out = empty((batch, heads, rows, size), query.dtype, (rows * heads * size, size, heads * size, 1))
-    kept = empty((batch, heads, -(-rows // 32) * 32 if args[4] else 0), torch.float32)
-    return out, kept, empty((), torch.int64), empty((), torch.int64)
-
-
 def _threshold_backward(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return _pointwise(args[:2])
 
@@ -677,7 +665,6 @@ _OTHER: dict[str, Maker] = {
     "baddbmm.out": _into(_baddbmm),
     "softmax.int_out": _into(_softmax_out),
     "_softmax.out": _into(_softmax),
-    "_scaled_dot_product_efficient_attention": _efficient_attention,
     "slice_backward": _slice_backward,
     "select_backward": _slice_backward,
     "repeat": _repeat,

@@ -32,7 +32,8 @@ _PER_RESULT = {
         special_scaled_modified_bessel_k0 special_scaled_modified_bessel_k1 special_shifted_chebyshev_polynomial_t
         special_shifted_chebyshev_polynomial_u special_shifted_chebyshev_polynomial_v special_shifted_chebyshev_polynomial_w
         special_spherical_bessel_j0 special_zeta binomial cauchy exponential _fill_mem_eff_dropout_mask_ geometric log_normal
-        normal normal_functional poisson rand rand_like randint randint_like randn randn_like random randperm _standard_gamma uniform""",
+        normal normal_functional poisson rand rand_like randint
+        randint_like randn randn_like random randperm _standard_gamma uniform""",
     2: """_add_relu bernoulli floor_divide hardshrink hardshrink_backward hardtanh hardtanh_backward ldexp leaky_relu
         leaky_relu_backward _masked_scale native_dropout_backward polar _prelu_kernel rrelu_with_noise_backward
         softshrink_backward special_xlog1py xlogy""",

@@ -121,7 +121,7 @@ class _Pass:
     def count(self, module: nn.Module, inputs: tuple[Any, ...], tracer: Tracer, traced_by: str) -> Counts:
         """Run the pass under the tracer. Whatever the module raises goes through."""
         with ExitStack() as stack:
-            stack.enter_context(attention.overrides(self.target, self.sdpa))
+            stack.enter_context(attention.overrides(self.target, self.sdpa, tracer.real))
             if self.autocast not in (None, "none"):
                 traced_by = "fake"
                 inputs = _enter_autocast(stack, module, inputs, str(self.autocast))

@@ -27,7 +27,7 @@ _SMALL_CONSTANT = 1 << 20
 class _Entry:
     """What the tracer needs to know of an overload, looked up once."""
 
-    __slots__ = ("allocates", "bytes", "factory", "in_place", "maker", "name", "out", "rule", "scratch", "tensors", "view")
+    __slots__ = ("allocates", "bytes", "creates", "factory", "in_place", "maker", "name", "out", "rule", "scratch", "tensors", "view")
 
     def __init__(self, func: Any) -> None:
         self.name = func._schema.name.removeprefix("aten::")
@@ -38,6 +38,7 @@ class _Entry:
         self.maker = outputs.MAKERS.get(func)
         self.factory = _is_factory(func)
         self.bytes = flops.bytes_for(func)
+        self.creates = self.name.startswith("new_") or self.name.endswith("_like")
         self.allocates = flops.writes_nothing(func)
         self.tensors = any("Tensor" in str(value.type) for value in func._schema.returns)
         self.scratch = memory.KERNEL_TEMPORARIES.get(self.name)
@@ -159,7 +160,7 @@ class Tracer(TorchDispatchMode):
     def _count(self, entry: _Entry, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         module = self._where()
         moved = 0
-        for arg in args:
+        for arg in () if entry.creates else args:
             if isinstance(arg, Tensor):
                 moved += arg.numel() * arg.element_size()
             elif isinstance(arg, (list, tuple)):

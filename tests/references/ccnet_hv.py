@@ -22,6 +22,7 @@ def reference(p: Params, x: Tensor, *, training: bool, reduction: int = 8) -> Te
                 line = [(i, n) for n in range(width)] if axis == "row" else [(n, j) for n in range(height)]
                 weights = torch.stack([(query[:, :, i, j] * key[:, :, a, b]).sum(dim=1) for a, b in line]).exp()  # L B
                 total = weights.sum(dim=0)
-                context.append(sum((weights[n] / total)[:, None] * value[:, :, a, b] for n, (a, b) in enumerate(line)))
+                values = torch.stack([value[:, :, a, b] for a, b in line])  # L B C
+                context.append(((weights / total)[:, :, None] * values).sum(dim=0))
         x = x + p["gamma"] * torch.stack(context, dim=2).reshape(x.shape)
     return x

@@ -25,7 +25,7 @@ from attnprof.records import Mechanism, Shape
 class CAM(nn.Module):
     """Attention among all channels: x (B, C, H, W) -> (B, C, H, W)."""
 
-    def __init__(self, channels: int) -> None:  # noqa: ARG002 nothing depends on the width
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.zeros(1))
 
@@ -38,7 +38,7 @@ class CAM(nn.Module):
         return self.gamma * out + x
 
 
-def params(channels: int) -> int:  # noqa: ARG001 every width has one scale
+def params(channels: int) -> int:
     """Closed form of the parameter count."""
     return 1
 

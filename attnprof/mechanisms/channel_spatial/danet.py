@@ -15,8 +15,8 @@ Differs   the attention of the head only. In the head each branch works on a 3x3
           GFLOPs at 2048 channels and 97x97). So here both branches read the same x, and y carries x twice (once per residual).
           Follows the official code: biases in the projections, no scaling of the dot products, and the channel branch's softmax
           of (row maximum - energy), which the paper does not mention; queries and keys keep one channel where C < r.
-Survey    domain: channel & spatial; g: self-attention in the spatial dimension, self-attention in the channel dimension; f: fuse
-          the two branches; tasks: SSeg; kind: soft; goal: I, II, III; stage: 4
+Survey    domain: channel & spatial; g: self-attention in the spatial and in the channel dimension; f: fuse the two branches;
+          tasks: SSeg; kind: soft; goal: I, II, III; stage: 4
 """
 
 from __future__ import annotations

@@ -62,12 +62,12 @@ class Axial(nn.Module):
         return x.permute(0, 3, 2, 1).contiguous()  # B C H W
 
 
-def params(channels: int, heads: int = 8) -> int:  # noqa: ARG001 the heads share the width
+def params(channels: int, heads: int = 8) -> int:
     """Closed form of the parameter count."""
     return 8 * channels**2 + 2 * channels
 
 
-def macs(shape: Shape, heads: int = 8) -> int:  # noqa: ARG001 the heads share the width
+def macs(shape: Shape, heads: int = 8) -> int:
     """Multiply-accumulates of one forward pass."""
     channels, positions = shape.channels, shape.height * shape.width
     projections = 2 * 4 * positions * channels**2

@@ -8,9 +8,8 @@ Params    2*(C*(C//8) + C//8) + C*C + C + 1
 Cost      R*N*(C*(2*(C//8) + C) + (H+W)*(C//8 + C)) MACs per image; a pass keeps x, and makes N*(H+W) + N*C/4 elements beside y
 Defaults  recurrence R = 2 (section 3.3); reduction r = 8 for queries and keys and gamma = 0 at the start (official code)
 Differs   matrix products on strided views replace the paper's kernels; all but x is computed again in the backward pass, and
-          counts there; a position's own logit is computed twice, once masked; channels-last output; no second derivatives
-          (spatial/ccnet_bmm, the same function, has them). Residual and gamma in each pass and biases as in the official code;
-          queries and keys keep one channel where C < r. The head's 3x3 convolutions are the host's.
+          counts there; a position's own logit is computed twice, once masked; channels-last output; no second derivatives (the
+          same function with them: spatial/ccnet_bmm). Biases and gamma as in the official code; at least one query channel.
 Survey    domain: spatial; g: dot product between query and key on the criss-cross path, softmax; f: weighted sum, residual;
           tasks: SSeg, ISeg; kind: soft; goal: I, IV; stage: 4 (no row in the survey)
 """
@@ -64,7 +63,7 @@ class _Pass(torch.autograd.Function):
             raise RuntimeError("ccnet has no second derivative (create_graph=True): use ccnet_bmm, which is the same function")
         x, gamma, *projections = ctx.saved_tensors
         grad_gamma, *grads = (torch.zeros_like(parameter) for parameter in (gamma, *projections))
-        values = [tensor.chunk(4) for tensor in (*projections[4:], *grads[4:])]
+        values = [tensor.chunk(4) for tensor in (*projections[4:], grads[4].flatten(1), grads[5])]
         grad_x = None
         for image, (source, above) in enumerate(zip(x.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1), strict=True)):  # H W C
             query, key, attention = _attend(source, *projections[:4])
@@ -79,9 +78,9 @@ class _Pass(torch.autograd.Function):
             del query, key, slope
             if grad_x is None and ctx.needs_input_grad[0]:  # in x's layout, if that makes a matrix of an image
                 grad_x = torch.empty_like(x) if x.is_contiguous() else torch.empty_like(x, memory_format=torch.channels_last)
-            into = None if grad_x is None else grad_x[image].permute(1, 2, 0).copy_(above)
-            _unproject(grad_query, source, into, projections[0], *grads[0:2])
-            _unproject(grad_key, source, into, projections[2], *grads[2:4])
+            into = None if grad_x is None else grad_x[image].permute(1, 2, 0).copy_(above).flatten(0, 1)  # N C
+            _unproject(grad_query, source, into, projections[0], grads[0].flatten(1), grads[1])
+            _unproject(grad_key, source, into, projections[2], grads[2].flatten(1), grads[3])
             del grad_query, grad_key
             attention.mul_(gamma)
             for part, weight, _, to_weight, to_bias in zip(above.chunk(4, 2), *values, strict=True):
@@ -97,8 +96,8 @@ def _project(source: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def _unproject(grad: Tensor, source: Tensor, into: Tensor | None, weight: Tensor, to_weight: Tensor, to_bias: Tensor) -> None:
     """The backward pass of `_project`: adds to the gradients of its source (`into`), weight and bias."""
     if into is not None:
-        torch.addmm(into.flatten(0, 1), grad.flatten(0, 1), weight.flatten(1), out=into.flatten(0, 1))
-    torch.addmm(to_weight.flatten(1), grad.flatten(0, 1).t(), source.flatten(0, 1), out=to_weight.flatten(1))
+        torch.addmm(into, grad.flatten(0, 1), weight.flatten(1), out=into)
+    torch.addmm(to_weight, grad.flatten(0, 1).t(), source.flatten(0, 1), out=to_weight)
     to_bias += grad.sum(dim=(0, 1))
 
 
@@ -113,21 +112,22 @@ def _attend(source: Tensor, *query_and_key: Tensor) -> tuple[Tensor, Tensor, Ten
 
 def _compare(left: Tensor, right: Tensor, out: Tensor) -> None:
     """Add to `out` (H W H+W) the dot products of each position of `left` with its column and row of `right` (H W c)."""
-    columns, rows = out.tensor_split([left.shape[0]], dim=2)  # H W H, H W W
-    torch.baddbmm(columns.transpose(0, 1), left.transpose(0, 1), right.permute(1, 2, 0), out=columns.transpose(0, 1))
+    columns, rows = out[..., : len(out)].transpose(0, 1), out[..., len(out) :]  # W H H, H W W
+    torch.baddbmm(columns, left.transpose(0, 1), right.permute(1, 2, 0), out=columns)
     torch.baddbmm(rows, left, right.transpose(1, 2), out=rows)
 
 
 def _gather(weights: Tensor, values: Tensor, out: Tensor | None = None, back: bool = False) -> Tensor:
     """Sum the values (H W c) of each position's column and row, by its weights for them or (back) by theirs for it."""
-    columns, rows = weights.tensor_split([values.shape[0]], dim=2)  # H W H, H W W
-    columns, rows = (columns.permute(1, 2, 0), rows.transpose(1, 2)) if back else (columns.transpose(0, 1), rows)
+    columns, rows = weights[..., : len(weights)].transpose(0, 1), weights[..., len(weights) :]  # W H H, H W W
+    columns, rows = (columns.transpose(1, 2), rows.transpose(1, 2)) if back else (columns, rows)
     out = torch.bmm(rows, values, out=values.new_empty(values.shape) if out is None else out)
-    torch.baddbmm(out.transpose(0, 1), columns, values.transpose(0, 1), out=out.transpose(0, 1))
+    turned = out.transpose(0, 1)  # W H c
+    torch.baddbmm(turned, columns, values.transpose(0, 1), out=turned)
     return out
 
 
-def params(channels: int, recurrence: int = 2, reduction: int = 8) -> int:  # noqa: ARG001 the passes share their weights
+def params(channels: int, recurrence: int = 2, reduction: int = 8) -> int:
     """Closed form of the parameter count."""
     return (2 * max(channels // reduction, 1) + channels) * (channels + 1) + 1
 

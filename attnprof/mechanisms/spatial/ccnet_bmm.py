@@ -8,7 +8,7 @@ Params    2*(C*(C//8) + C//8) + C*C + C + 1
           1.25*C^2 + 1.25*C + 1 where 8 divides C, whatever the recurrence
 Cost      R * (N*C*(2*(C//8) + C) + N*(H+W)*(C//8 + C)) MACs per image; logits and attention have N*(H+W) elements, and
           queries, keys, values and attention are copied into sequences of rows and of columns
-Defaults  recurrence R = 2 (section 3.3); reduction r = 8 for queries and keys (official code); gamma starts at 0 (official code)
+Defaults  recurrence R = 2 (section 3.3); reduction r = 8 for queries and keys and gamma = 0 at the start (official code)
 Differs   the paper's own CUDA kernels read rows and columns in place and compute H+W-1 logits; this form computes H+W and masks
           the position itself in its column with -inf, so that it counts once. As in the official code, each pass has its own
           residual and gamma inside, and the projections have biases; queries and keys keep one channel where C < r.
@@ -79,7 +79,7 @@ def _rows(x: Tensor) -> Tensor:
     return x.transpose(1, 2).contiguous().view(batch * height, channels, width)
 
 
-def params(channels: int, recurrence: int = 2, reduction: int = 8) -> int:  # noqa: ARG001 the passes share their weights
+def params(channels: int, recurrence: int = 2, reduction: int = 8) -> int:
     """Closed form of the parameter count."""
     width = max(channels // reduction, 1)
     return (2 * width + channels) * (channels + 1) + 1

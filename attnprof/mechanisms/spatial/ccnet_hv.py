@@ -1,7 +1,7 @@
 """Criss-cross attention taken apart: one pass along the rows, then one along the columns.
 
 Paper     none: a proposal in a review of Huang et al., "CCNet", ICCV 2019, arXiv:1811.11721, after its section 3.3
-Idea      Two criss-cross passes reach every position; a horizontal pass followed by a vertical one does too, with one axis each.
+Idea      Two criss-cross passes reach every position; so does a horizontal pass followed by a vertical one.
 Formula   z_u = gamma * sum_{j in row(u)} softmax_j(q_u . k_j) v_j + x_u;  y = the same along columns, with q, k, v from z
 Shapes    x: B C H W -> y: B C H W
 Params    2*(C*(C//8) + C//8) + C*C + C + 1

@@ -8,8 +8,8 @@ Params    2*(C*(C//8) + C//8) + C*C + C + 1
           1.25*C^2 + 1.25*C + 1 where 8 divides C
 Cost      N*C*(2*(C//8) + C) + N^2*(C//8 + C) MACs per image; energy and attention are two maps of N^2 elements
 Defaults  reduction r = 8 for queries and keys (official code); gamma starts at 0 (section 3.2)
-Differs   follows the official code: biases in the three projections, C/8 channels for queries and keys (the paper draws all three
-          with C), no scaling of the dot products; queries and keys keep one channel where C < r, to be usable on an image.
+Differs   follows the official code: biases in the three projections, C/8 channels for queries and keys (C in the paper's
+          text), no scaling of the dot products; queries and keys keep one channel where C < r, to be usable on an image.
           In the head, a 3x3 convolution to C/4 comes before and one after: they are the host's.
 Survey    domain: spatial; g: dot product between query and key, softmax; f: weighted sum, residual; tasks: SSeg; kind: soft;
           goal: I, IV; stage: 4 (no row in the survey)
