@@ -27,8 +27,9 @@ import torch
 from attnprof import mechanisms
 from attnprof.errors import AttnprofError, UntraceableError
 from attnprof.execute.board import Board, attach
-from attnprof.profiling import device, measure, peak
+from attnprof.profiling import device, gpu, measure, peak
 from attnprof.profiling.prepare import UnsupportedError
+from attnprof.profiling.window import Member
 from attnprof.records import Case, case_from_json, to_json
 
 Say = Callable[[dict[str, Any]], None]
@@ -92,7 +93,7 @@ def _measure(request: Mapping[str, Any], board: Board, say: Say) -> None:
     cases = _cases(request)
     plan = measure.Plan(**request["plan"])
     machine = device.environment(cases[0].device)
-    members: list[measure.Member] = []
+    members: list[Member] = []
     for index, case in enumerate(cases):
         board.turn_to(index)
         try:
@@ -103,13 +104,13 @@ def _measure(request: Mapping[str, Any], board: Board, say: Say) -> None:
             say(failure(case, error))
             return
         else:
-            if isinstance(verdict, measure.Member):
+            if isinstance(verdict, Member):
                 members.append(verdict)
             else:
                 say({"event": "failed", "key": case.key, "status": "invalid_output", "detail": verdict})
     board.turn_to(-1)
     turns = measure.Turns(board.turn_to, board.spent_s, began)
-    with device.watch(cases[0].device) as watched:
+    with gpu.watch(cases[0].device) as watched:
         try:
             for outcome in measure.run_rounds(members, plan, turns, watched.warnings):
                 environment = machine | outcome.extra | watched.facts()

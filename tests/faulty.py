@@ -72,6 +72,13 @@ class Allocates(Good):
             hoard.append(torch.ones(16 * 2**20))
 
 
+class AllocatesOnDevice(Good):
+    def forward(self, x: Tensor) -> Tensor:
+        hoard = []
+        while True:
+            hoard.append(torch.ones(256 * 2**20, device=x.device))
+
+
 class AllocatesInPython(Good):
     def forward(self, x: Tensor) -> Tensor:
         hoard = []

@@ -18,7 +18,7 @@ from attnprof.execute import Options, Progress, resolve_device, run_cases
 from attnprof.execute import child as children
 from attnprof.execute.predict import Predictor, Rates, choose, split_by_memory
 from attnprof.profiling.provenance import PROVENANCE
-from attnprof.records import NOT_MEASURED_BUDGET, NOT_MEASURED_MEMORY, Case, Counts, Record, Shape
+from attnprof.records import NOT_MEASURED_BUDGET, NOT_MEASURED_MEMORY, Case, Counts, Record, Shape, to_json
 
 FAULTY = str(Path(__file__).parent / "faulty.py")
 GIB = 2**30
@@ -155,7 +155,12 @@ def test_settings_that_cannot_be_kept_are_refused(settings: dict[str, Any], word
 
 
 def test_settings_that_can_be_kept_are_kept() -> None:
-    kept = [{"memory_format": "channels_last"}, {"autocast": "bfloat16"}, {"sdpa": "math", "threads": 1}, {"autocast": "none"}]
+    kept: list[dict[str, Any]] = [
+        {"memory_format": "channels_last"},
+        {"autocast": "bfloat16"},
+        {"sdpa": "math", "threads": 1},
+        {"autocast": "none"},
+    ]
     for record in run_cases([case("Good", settings={**one, "cache": "warm"}) for one in kept], QUICK):
         assert is_measured(record), (record.case.settings, record.detail)
 
@@ -182,8 +187,13 @@ def test_a_device_that_torch_cannot_use() -> None:
 
 
 def test_a_fresh_interpreter_does_the_same() -> None:
-    (record,) = run_cases([case("Good")], Options(budget_s=0.1, start="spawn", tracer="tests.faulty:count"))
-    assert is_measured(record), record.detail
+    request = {"op": "measure", "cases": [to_json(case("Good"))], "plan": {"block": "b", "budget_s": 0.1}}
+    said, ending = children.converse(request, spawn=True)
+    assert isinstance(said, dict)
+    assert said["event"] == "timed"
+    assert said["timing"]["n"] >= 10
+    assert isinstance(ending, children.Ending)
+    assert ending.kind == "end"
 
 
 def test_the_listener_hears_of_every_case() -> None:

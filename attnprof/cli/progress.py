@@ -13,15 +13,15 @@ Listener = Callable[[Any], None]
 
 
 @contextmanager
-def progress(quiet: bool) -> Iterator[Listener]:
-    """A listener for `execute.Progress` events."""
+def progress(quiet: bool, budget_s: float | None = None) -> Iterator[Listener]:
+    """A listener for `execute.Progress` events; `budget_s` bounds the time that measuring may still take."""
     if quiet:
         yield lambda event: None
     elif sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
         with _bar() as listener:
             yield listener
     else:
-        yield _plain(time.monotonic())
+        yield _plain(budget_s)
 
 
 def say(text: str) -> None:
@@ -29,20 +29,30 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _plain(start: float) -> Listener:
+def _plain(budget_s: float | None) -> Listener:
+    began: dict[str, float] = {}
+
     def listen(event: Any) -> None:
         if event.stage == "warning":
             say(f"warning: {event.text}")
             return
-        left = ""
-        passed = time.monotonic() - start
-        if 0 < event.done < event.total:
-            left = f" (about {passed / event.done * (event.total - event.done):.0f} s left)" if event.stage == "measure" else ""
+        now = time.monotonic()
+        passed = now - began.setdefault(event.stage, now)
         what = f" {event.case.label} {event.case.shape.text()} {event.case.mode}" if event.case is not None else ""
         text = f" {event.text}" if event.text else ""
-        say(f"[{event.stage} {event.done}/{event.total}]{what}{text}{left}")
+        say(f"[{event.stage} {event.done}/{event.total}]{what}{text}{_left(event, passed, budget_s)}")
 
     return listen
+
+
+def _left(event: Any, passed: float, budget_s: float | None) -> str:
+    """Time left of a stage: in proportion to what is done, and at most what the budget still allows."""
+    if not 0 < event.done < event.total or passed < 1:
+        return ""
+    left = passed / event.done * (event.total - event.done)
+    if event.stage != "trace" and budget_s is not None:
+        left = min(left, max(budget_s - passed, 0.0))
+    return f" (about {left:.0f} s left)"
 
 
 @contextmanager

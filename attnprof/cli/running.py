@@ -154,7 +154,7 @@ def _execute(spec: Any, cases: Sequence[Case], options: dict[str, Any], path: Pa
 
     chosen = Options(budget_s=spec.measure.budget_s, run_budget_s=spec.measure.run_budget_s, timeout_s=options["timeout"])
     found: dict[str, Record] = {}
-    with progress(options["quiet"]) as listener:
+    with progress(options["quiet"], spec.measure.run_budget_s) as listener:
         try:
             for record in run_cases(cases, chosen, listener) if cases else ():
                 store.append(path, record)

@@ -35,7 +35,7 @@ class _Phase:
     began: float
     predictor: Predictor
     total: int
-    done: int = 0
+    done: set[str] = field(default_factory=set)
 
     def left_s(self) -> float:
         """Seconds of the run's budget that are left; infinite without one."""
@@ -44,9 +44,10 @@ class _Phase:
         return self.options.run_budget_s - (time.monotonic() - self.began)
 
     def finish(self, record: Record) -> Record:
-        """Note a final record."""
-        self.done += 1
-        self.listener(Progress("measure", self.done, self.total, record.case))
+        """Tell of a case that is timed or final, once."""
+        if record.case.key not in self.done:
+            self.done.add(record.case.key)
+            self.listener(Progress("measure", len(self.done), self.total, record.case))
         return record
 
 
@@ -208,7 +209,8 @@ def _time_once(members: list[Record], enough: float, deadline: float, phase: _Ph
         environment = {**record.environment, **item.get("environment", {})}
         if item["event"] == "timed":
             timing = timing_from_json(item["timing"])
-            attempt.timed.append(replace(record, timing=timing, energy_j=item["energy_j"], environment=environment))
+            timed = replace(record, timing=timing, energy_j=item["energy_j"], environment=environment)
+            attempt.timed.append(phase.finish(timed))
         elif item["event"] == "left":
             attempt.final.append(replace(record, detail=item["detail"], environment=environment))
         else:

@@ -22,7 +22,8 @@ from attnprof.execute import server
 from attnprof.execute.board import Board, create
 
 RING_BYTES = 64 * 1024
-_GRACE_S = 5.0  # for a child that has answered everything to leave
+_GRACE_S = 5.0  # for a killed child to be gone
+_GLANCE_S = 1.0  # turns change without a word: the board is looked at so often
 _START_S = 120.0  # for the server to import torch
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -189,19 +190,12 @@ def converse(
     The last item is the Ending. Closing the iterator kills the child.
     """
     child = _start(request, members, spawn)
-    kind, leave_by = "", float("inf")
+    kind = ""
     try:
-        while child.status is None and not kind:
-            now = time.monotonic()
-            if child.done:
-                leave_by = min(leave_by, now + _GRACE_S)
-                if now >= leave_by:
-                    break
-                wait = leave_by - now
-            else:
-                kind, wait = _verdict(child.board, timeout_s, deadline, now)
+        while child.status is None and not child.done and not kind:
+            kind, wait = _verdict(child.board, timeout_s, deadline)
             if not kind:
-                yield from child.pump(min(wait, 60.0))
+                yield from child.pump(min(wait, _GLANCE_S))
         member = child.board.current
         yield from _drain(child)
     finally:
@@ -212,11 +206,12 @@ def converse(
     yield Ending(kind or "died", member, status, child.tail.decode(errors="replace"))
 
 
-def _verdict(board: Board, timeout_s: float, deadline: float | None, now: float) -> tuple[str, float]:
-    """('timeout' | 'deadline' | '', seconds until it has to be asked again)."""
+def _verdict(board: Board, timeout_s: float, deadline: float | None) -> tuple[str, float]:
+    """('timeout' | 'deadline' | '', seconds until it has to be asked again while the turn stays as it is)."""
+    now = time.monotonic()
     if deadline is not None and now >= deadline:
         return "deadline", 0.0
-    wait = 60.0 if deadline is None else deadline - now
+    wait = _GLANCE_S if deadline is None else deadline - now
     current = board.current
     if current < 0:  # starting, ending, or waiting for the GPU
         left = max(timeout_s, _START_S) - board.idle_s
@@ -283,4 +278,5 @@ def _end(child: _Child) -> None:
 
 def last_lines(output: str, lines: int = 12, characters: int = 2000) -> str:
     """The end of a child's output, for `detail`."""
-    return "\n".join(output.strip().splitlines()[-lines:])[-characters:]
+    said = [line for line in output.strip().splitlines() if not line.startswith("USDT:")]  # torch's profiler
+    return "\n".join(said[-lines:])[-characters:]

@@ -103,7 +103,7 @@ def _become_child(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
         if request["spawn"] or (torch is not None and torch.cuda.is_initialized()):
             for descriptor in (wire, board):
                 os.set_inheritable(descriptor, True)
-            command = [sys.executable, "-c", _boot(f"from {_WORKER} import main; main({wire}, {board})")]
+            command = [sys.executable, "-c", _boot(f"import os; from {_WORKER} import main; os._exit(main({wire}, {board}))")]
             os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
         code = importlib.import_module(_WORKER).main(wire, board)
     except BaseException as error:  # noqa: BLE001 - the child must end here whatever happens

@@ -1,4 +1,4 @@
-"""The machine: which device, how much memory, how fast, what it is called, what disturbed it.
+"""The machine: which device, how much memory, how fast, what it is called.
 
 Importing this module imports no torch: the parent asks NVML and the kernel. Functions that need torch say so and are called
 in children only.
@@ -7,30 +7,20 @@ in children only.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import platform
 import re
 import statistics
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from attnprof.errors import UsageError
+from attnprof.profiling import gpu
 
 _DEFAULT_CACHE = 16 * 2**20
-_BAD_CLOCK_REASONS = {
-    0x8: "hardware slowdown",
-    0x20: "software thermal slowdown",
-    0x40: "hardware thermal",
-    0x80: "power brake",
-}
-_POWER_CAP = 0x4
 
 
 def resolve_device(wanted: str) -> str:
@@ -42,25 +32,8 @@ def resolve_device(wanted: str) -> str:
     if re.fullmatch(r"cuda:\d+", wanted):
         return wanted
     if wanted == "auto":
-        with _nvml() as nvml:
-            return "cuda:0" if nvml is not None and nvml.nvmlDeviceGetCount() > 0 else "cpu"
+        return "cuda:0" if gpu.count() > 0 else "cpu"
     raise UsageError(f"there is no device '{wanted}': auto, cpu, cuda:0 or none.")
-
-
-@contextlib.contextmanager
-def _nvml() -> Iterator[Any]:
-    """The NVML module, initialised; None without a driver."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-    except Exception:  # noqa: BLE001 - NVMLError needs the module; any failure means no GPU that could be asked
-        yield None
-        return
-    try:
-        yield pynvml
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def usable(device: str) -> tuple[bool, str]:
@@ -118,21 +91,6 @@ def cache_bytes(device: str = "cpu") -> int:
     return max(sizes)
 
 
-def _lock(name: str, wait: bool) -> int | None:
-    """An advisory lock that lasts as long as this process; None when another process has it."""
-    path = Path(tempfile.gettempdir()) / f"attnprof-{os.getuid()}-{name}.lock"
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
 _pinned: set[int] | None = None
 
 
@@ -143,7 +101,7 @@ def pin_cores(threads: int) -> None:
         return
     _pinned = set()
     for core in sorted(os.sched_getaffinity(0), reverse=True):
-        if len(_pinned) < threads and _lock(f"cpu{core}", wait=False) is not None:
+        if len(_pinned) < threads and gpu.lock(f"cpu{core}", wait=False) is not None:
             _pinned.add(core)
     if len(_pinned) == threads:
         os.sched_setaffinity(0, _pinned)
@@ -172,7 +130,7 @@ def environment(device: str) -> dict[str, Any]:
             "gpu_memory_bytes": properties.total_memory,
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
-            "driver": _driver(),
+            "driver": gpu.driver(),
         }
     return facts
 
@@ -197,94 +155,6 @@ def _cpu_model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _driver() -> str | None:
-    with _nvml() as nvml:
-        return None if nvml is None else str(nvml.nvmlSystemGetDriverVersion())
-
-
-@dataclass
-class Watch:
-    """What a GPU was seen doing around a block. `facts` for the environment, `warnings` for the timings."""
-
-    device: str
-    uuid: str = ""
-    snapshots: list[dict[str, Any]] = field(default_factory=list)
-
-    def look(self) -> None:
-        """Take a snapshot: clocks, temperature, power, reasons for slow clocks, other processes."""
-        with _nvml() as nvml:
-            if nvml is None or not self.uuid:
-                return
-            handle = nvml.nvmlDeviceGetHandleByUUID(self.uuid)
-            readings: dict[str, Callable[[], Any]] = {
-                "sm_clock_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
-                "max_sm_clock_mhz": lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM),
-                "temperature_c": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
-                "power_w": lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
-                "slow_clock_reasons": lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
-                "other_processes": lambda: sum(
-                    process.pid != os.getpid() for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-                ),
-            }
-            snapshot: dict[str, Any] = {}
-            for name, read in readings.items():
-                with contextlib.suppress(nvml.NVMLError):  # not every GPU answers every question
-                    snapshot[name] = read()
-            self.snapshots.append(snapshot)
-
-    def facts(self) -> dict[str, Any]:
-        """{'gpu_state': [before, after]}, or nothing on the CPU."""
-        return {"gpu_state": self.snapshots} if self.snapshots else {}
-
-    def warnings(self) -> tuple[str, ...]:
-        """What may have disturbed the block so far."""
-        found: list[str] = []
-        reasons = 0
-        for snapshot in self.snapshots:
-            reasons |= snapshot.get("slow_clock_reasons", 0)
-        found += [f"the GPU slowed down: {name}" for bit, name in _BAD_CLOCK_REASONS.items() if reasons & bit]
-        if reasons & _POWER_CAP:
-            found.append("the GPU's clock was held by its power cap")
-        if any(snapshot.get("other_processes") for snapshot in self.snapshots):
-            found.append("another process was using the GPU")
-        return tuple(found)
-
-
-@contextlib.contextmanager
-def watch(device: str) -> Iterator[Watch]:
-    """Have a GPU for oneself (lock by UUID: other attnprof runs wait) and look at it before; the CPU needs neither."""
-    watched = Watch(device)
-    if device.startswith("cuda"):
-        import torch
-
-        watched.uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-        lock = _lock(watched.uuid, wait=True)
-        watched.look()
-        try:
-            yield watched
-        finally:
-            if lock is not None:
-                os.close(lock)
-    else:
-        yield watched
-
-
-def energy_counter_j(device: str) -> float | None:
-    """The GPU's energy counter in joules; None where it has none. Imports torch."""
-    if not device.startswith("cuda"):
-        return None
-    import torch
-
-    with _nvml() as nvml:
-        if nvml is None:
-            return None
-        try:
-            handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
-            return float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
-        except nvml.NVMLError:
-            return None
 
 
 def probe(device: str, dtypes: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -324,8 +194,3 @@ def _seconds(work: Callable[[], Any], cuda: bool, repeats: int = 5) -> float:
             torch.cuda.synchronize()
         samples.append(time.perf_counter() - began)
     return max(statistics.median(samples[2:]), 1e-9)
-
-
-def python_version() -> str:
-    """'3.11.7'."""
-    return sys.version.split()[0]

@@ -35,15 +35,17 @@ def build_on_meta(mechanism: Mechanism, case: Case, mode: Any) -> nn.Module:
             module: nn.Module = mechanisms.build(mechanism, case.shape, case.args)
     except AttnprofError:
         raise
-    except Exception:
+    except Exception:  # noqa: BLE001  what the build needs data for, it gets
         module = mechanisms.build(mechanism, case.shape, case.args)
     if not isinstance(module, nn.Module):
         raise AttnprofError(f"{case.mechanism} builds a {type(module).__name__}, not a torch.nn.Module.")
     dtype = DTYPES[case.dtype]
-    if dtype is not torch.float32 or case.settings.get("memory_format") == "channels_last":
-        memory_format = torch.channels_last if case.settings.get("memory_format") == "channels_last" else None
+    if dtype is not torch.float32:
         with mode:
-            module = module.to(dtype=dtype, memory_format=memory_format) if memory_format else module.to(dtype=dtype)
+            module = module.to(dtype=dtype)
+    if case.settings.get("memory_format") == "channels_last":
+        with mode:
+            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return module.train(case.mode == "training")
 
 
@@ -126,7 +128,7 @@ def names_of(module: nn.Module) -> dict[int, str]:
     return {id(part): name for name, part in module.named_modules()}
 
 
-def materialise(module: nn.Module, inputs: Sequence[Any]) -> tuple[Any, ...]:
+def materialise(inputs: Sequence[Any]) -> tuple[Any, ...]:
     """Real inputs for meta ones: seeded normal values."""
     generator = torch.Generator().manual_seed(0)
 

@@ -6,7 +6,7 @@ once in a fresh random order, so that what disturbs the machine disturbs all of 
 half width of its median is small ('interval'), when its noise and median no longer move ('stable'), or when its time is over
 ('budget'). Caches are flushed outside the timed window, gradients dropped, the garbage collector off; every sample is kept.
 
-CPU: wall clock. CUDA: an event pair around each pass, launches hidden behind a short device sleep where the pass is short.
+The window itself is in `window.py`.
 """
 
 from __future__ import annotations
@@ -20,19 +20,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from attnprof import stats
 from attnprof.profiling import device as devices
-from attnprof.profiling.prepare import Prepared, backward, conditions, first_pass, forward, prepare, reset
+from attnprof.profiling import gpu
+from attnprof.profiling.prepare import conditions, first_pass, prepare
+from attnprof.profiling.window import Member, flush_of, time_pass
 from attnprof.records import NOT_MEASURED_BUDGET, Case, Timing
 
-_SHORT_S = 100e-6  # a CUDA pass below this is launched behind a sleep
-_LONGEST_SLEEP_S = 5e-3
 _SLOW_S = 0.05  # a pass above this gets the short warm-up
 _WARMUP_LAUNCHES = 200
-_FLUSH_LIMIT_S = 0.05
 _TIMEOUT_SHARE = 0.8  # sampling stops before the parent would call it a hang
 _MIN_SAMPLING_S = 0.5
 _STABLE_SAMPLES, _STABLE_CHECKS, _STABLE_SPREAD = 64, 8, 0.05
@@ -66,32 +62,6 @@ class Turns:
     began: float
 
 
-@dataclass
-class Member:
-    """One case of the block and what was sampled of it so far."""
-
-    case: Case
-    index: int
-    prepared: Prepared
-    gradients: list[Tensor] | None
-    estimate_s: float
-    samples: list[float] = field(default_factory=list)
-    rounds: list[int] = field(default_factory=list)
-    host_s: list[float] = field(default_factory=list)
-    warmup: int = 0
-    warmup_s: float = 0.0
-    converged: bool = False
-    sampling_s: float = 0.0
-    next_check: int = 0
-    checks: list[tuple[float, float]] = field(default_factory=list)  # (median, MAD over median)
-
-    @property
-    def round_s(self) -> float:
-        """Seconds of wall time for one sample, the flush included."""
-        done = len(self.samples)
-        return self.sampling_s / done if done else max(self.estimate_s, self.warmup_s / max(self.warmup - 2, 1))
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What came of a member: a timing, or why there is none."""
@@ -119,7 +89,7 @@ def prepare_member(case: Case, index: int, plan: Plan) -> Member | str:
         if invalid:
             return invalid
         member = Member(case, index, prepared, gradients, 0.0)
-        member.estimate_s = _window(member)[0]
+        member.estimate_s = time_pass(member)[0]
     return member
 
 
@@ -129,7 +99,7 @@ def run_rounds(
     """Warm up and sample every member; each outcome as soon as it is final. Raises MemberError."""
     if not members:
         return
-    flush, noted = _flush(members[0].case)
+    flush, noted = flush_of(members[0].case)
     gc.collect()
     gc.freeze()
     with conditions(members[0].case):
@@ -202,7 +172,7 @@ def _sample(member: Member, number: int, plan: Plan, turns: Turns, flush: Callab
     with _turn(member, turns):
         gc.collect()
         flush()
-        latency, host = _window(member)
+        latency, host = time_pass(member)
     member.samples.append(latency)
     member.host_s.append(host)
     member.rounds.append(number)
@@ -269,7 +239,7 @@ def _warm_up(member: Member, plan: Plan, turns: Turns, flush: Callable[[], None]
     began = time.perf_counter()
     while len(launches) < _WARMUP_LAUNCHES and _left_s(member, plan, turns) > member.estimate_s * (plan.min_samples + 1):
         flush()
-        launches.append(_window(member)[0])
+        launches.append(time_pass(member)[0])
         if len(launches) >= 2 * half and is_steady(launches[-2 * half :]):
             member.converged = True
             break
@@ -296,78 +266,15 @@ def is_steady(latest: Sequence[float]) -> bool:
     return abs(low) <= 0.05 and abs(high) <= 0.05
 
 
-def _window(member: Member) -> tuple[float, float]:
-    """One timed pass: (latency, host time) in seconds. Gradients and outputs are dropped outside."""
-    reset(member.prepared)
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        timed = _on_cuda if member.case.device.startswith("cuda") else _on_cpu
-        return timed(member)
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _on_cpu(member: Member) -> tuple[float, float]:
-    prepared, gradients = member.prepared, member.gradients
-    began = time.perf_counter_ns()
-    outputs = forward(prepared)
-    if prepared.training:
-        backward(prepared, outputs, gradients)
-    seconds = (time.perf_counter_ns() - began) / 1e9
-    del outputs
-    return seconds, seconds
-
-
-def _on_cuda(member: Member) -> tuple[float, float]:
-    """Events around the pass. One synchronisation per pass, outside them: a fault is charged to the member that made it."""
-    prepared, gradients = member.prepared, member.gradients
-    start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    if member.host_s:  # never in the warm-up
-        launch = stats.median(member.host_s[-20:])
-        if member.estimate_s < _SHORT_S or launch > member.estimate_s / 2:
-            torch.cuda._sleep(int(min(1.5 * launch, _LONGEST_SLEEP_S) * 2e9))
-    start.record()
-    began = time.perf_counter_ns()
-    outputs = forward(prepared)
-    if prepared.training:
-        backward(prepared, outputs, gradients)
-    host = (time.perf_counter_ns() - began) / 1e9
-    stop.record()
-    torch.cuda.synchronize()
-    del outputs
-    return start.elapsed_time(stop) / 1e3, host
-
-
-def _flush(case: Case) -> tuple[Callable[[], None], tuple[str, ...]]:
-    """(what makes the caches cold, warnings): a write of twice the last cache, unless 'warm' is asked or it is slow."""
-    if case.settings.get("cache") == "warm":
-        return (lambda: None), ()
-    buffer = torch.empty(2 * devices.cache_bytes(case.device), dtype=torch.uint8, device=case.device)
-    buffer.zero_()
-    if case.device.startswith("cuda"):
-        return (lambda: _discard(buffer.zero_())), ()
-    began = time.perf_counter()
-    buffer.fill_(1)
-    if time.perf_counter() - began > _FLUSH_LIMIT_S:
-        return (lambda: None), ("caches were warm: flushing them takes too long here",)
-    return (lambda: _discard(buffer.fill_(1))), ()
-
-
-def _discard(_: Any) -> None:
-    return None
-
-
 def _energy_j(member: Member, plan: Plan, turns: Turns) -> float | None:
     """Joules per pass by the GPU's counter over half a second of passes; None where there is no counter or no time."""
     device = member.case.device
-    if _left_s(member, plan, turns) < 2 * _ENERGY_S or devices.energy_counter_j(device) is None:
+    if _left_s(member, plan, turns) < 2 * _ENERGY_S or gpu.energy_counter_j(device) is None:
         return None
     passes, began = 0, time.perf_counter()
-    before = devices.energy_counter_j(device)
+    before = gpu.energy_counter_j(device)
     while time.perf_counter() - began < _ENERGY_S:
-        _window(member)
+        time_pass(member)
         passes += 1
-    after = devices.energy_counter_j(device)
+    after = gpu.energy_counter_j(device)
     return None if before is None or after is None or after <= before else (after - before) / passes

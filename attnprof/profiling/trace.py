@@ -206,7 +206,7 @@ def _run_real(
         value if isinstance(value, Tensor) and not value.is_meta else made
         for value, made in zip(inputs, meta_inputs, strict=True)
     ]
-    real_inputs = tuple(_private_input(value, pass_.training) for value in instantiate.materialise(module, given))
+    real_inputs = tuple(_private_input(value, pass_.training) for value in instantiate.materialise(given))
     with instantiate.swapped(module, instantiate.private_copy):
         return pass_.count(module, real_inputs, Tracer(real=True), "real")
 

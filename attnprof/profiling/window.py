@@ -1,0 +1,114 @@
+"""The timed window: one pass of one member on its device, and what happens around it.
+
+CPU: wall clock. CUDA: an event pair around the pass, its launches hidden behind a short device sleep where they take long.
+Gradients are dropped, caches flushed and the garbage collector stopped outside the window.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnprof import stats
+from attnprof.profiling import device as devices
+from attnprof.profiling.prepare import Prepared, backward, forward, reset
+from attnprof.records import Case
+
+_SHORT_S = 100e-6  # a CUDA pass below this is launched behind a sleep
+_LONGEST_SLEEP_S = 5e-3
+_FLUSH_LIMIT_S = 0.05
+
+
+@dataclass
+class Member:
+    """One case of the block and what was sampled of it so far."""
+
+    case: Case
+    index: int
+    prepared: Prepared
+    gradients: list[Tensor] | None
+    estimate_s: float
+    samples: list[float] = field(default_factory=list)
+    rounds: list[int] = field(default_factory=list)
+    host_s: list[float] = field(default_factory=list)
+    warmup: int = 0
+    warmup_s: float = 0.0
+    converged: bool = False
+    sampling_s: float = 0.0
+    next_check: int = 0
+    checks: list[tuple[float, float]] = field(default_factory=list)  # (median, MAD over median)
+
+    @property
+    def round_s(self) -> float:
+        """Seconds of wall time for one sample, the flush included."""
+        done = len(self.samples)
+        return self.sampling_s / done if done else max(self.estimate_s, self.warmup_s / max(self.warmup - 2, 1))
+
+
+def time_pass(member: Member) -> tuple[float, float]:
+    """One timed pass: (latency, host time) in seconds. Gradients and outputs are dropped outside."""
+    reset(member.prepared)
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        timed = _on_cuda if member.case.device.startswith("cuda") else _on_cpu
+        return timed(member)
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _on_cpu(member: Member) -> tuple[float, float]:
+    prepared, gradients = member.prepared, member.gradients
+    began = time.perf_counter_ns()
+    outputs = forward(prepared)
+    if prepared.training:
+        backward(prepared, outputs, gradients)
+    seconds = (time.perf_counter_ns() - began) / 1e9
+    del outputs
+    return seconds, seconds
+
+
+def _on_cuda(member: Member) -> tuple[float, float]:
+    """Events around the pass. One synchronisation per pass, outside them: a fault is charged to the member that made it."""
+    prepared, gradients = member.prepared, member.gradients
+    start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    if member.host_s:  # never in the warm-up
+        launch = stats.median(member.host_s[-20:])
+        if member.estimate_s < _SHORT_S or launch > member.estimate_s / 2:
+            torch.cuda._sleep(int(min(1.5 * launch, _LONGEST_SLEEP_S) * 2e9))
+    start.record()
+    began = time.perf_counter_ns()
+    outputs = forward(prepared)
+    if prepared.training:
+        backward(prepared, outputs, gradients)
+    host = (time.perf_counter_ns() - began) / 1e9
+    stop.record()
+    torch.cuda.synchronize()
+    del outputs
+    return start.elapsed_time(stop) / 1e3, host
+
+
+def flush_of(case: Case) -> tuple[Callable[[], None], tuple[str, ...]]:
+    """(what makes the caches cold, warnings): a write of twice the last cache, unless 'warm' is asked or it is slow."""
+    if case.settings.get("cache") == "warm":
+        return (lambda: None), ()
+    buffer = torch.empty(2 * devices.cache_bytes(case.device), dtype=torch.uint8, device=case.device)
+    buffer.zero_()
+    if case.device.startswith("cuda"):
+        return (lambda: _discard(buffer.zero_())), ()
+    began = time.perf_counter()
+    buffer.fill_(1)
+    if time.perf_counter() - began > _FLUSH_LIMIT_S:
+        return (lambda: None), ("caches were warm: flushing them takes too long here",)
+    return (lambda: _discard(buffer.fill_(1))), ()
+
+
+def _discard(_: Any) -> None:
+    return None
