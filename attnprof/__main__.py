@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 from attnprof.errors import AttnprofError
@@ -22,7 +23,8 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except AttnprofError as error:
-        print(f"attnprof: {error}", file=sys.stderr)
+        at_a_place = re.match(r"[^\n]+:\d+:\d+: ", str(error))
+        print(error if at_a_place else f"attnprof: {error}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
         print("attnprof: interrupted.", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,10 +48,14 @@ def compare_command(names: tuple[str, ...], **options: Any) -> int:
     if any(record.memory is not None for record in records):
         shown = (*shown, "measured_memory")
     compared = compare.comparison(records, cases[0].label, shown)
+    claims = _claims(cases)
     if options["as_json"]:
-        echo_json(compare.data(compared))
+        echo_json(compare.data(compared) | {"claims": claims})
     else:
         click.echo(compare.render(compared, options["sort"]), nl=False)
+        for claim in claims:
+            text = f"published on {claim['mechanism']} against {claim['other']}: {claim['text']}"
+            click.echo("\n" + textwrap.fill(text, 80, subsequent_indent="  "))
     return 5 if any(record.status != "ok" for record in records) else 0
 
 
@@ -108,6 +113,20 @@ def _refuse_other_layouts(cases: Sequence[Case]) -> None:
                 f"{first[0]} takes {first[1]} tensors and {label} takes {layout}: their costs are not those of one job. "
                 "Use --force to compare all the same."
             )
+
+
+def _claims(cases: Sequence[Case]) -> list[dict[str, str]]:
+    """What the sources claim about each pair; printed beside the numbers, not checked here."""
+    from attnprof import mechanisms
+
+    known = list(dict.fromkeys(case.mechanism for case in cases if not case.imported))
+    return [
+        {"mechanism": name.split("/")[1], "other": other.split("/")[1], "text": text}
+        for name in known
+        for other in known
+        if name != other
+        for text in mechanisms.claims_about(name, other)
+    ]
 
 
 def _in_process(cases: Sequence[Case]) -> bool:

@@ -13,20 +13,20 @@ from attnprof.cli import echo_json
 def validate_command(specs: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """Check specs: every mistake at its place. Nothing is imported or run."""
     from attnprof import plan
-    from attnprof.errors import Problem, SpecError
+    from attnprof.errors import SpecError, UsageError
     from attnprof.spec import parse_file
 
-    problems: list[Problem] = []
+    mistakes = []
     for path in specs:
         try:
             spec = parse_file(path, overrides)
         except SpecError as error:
-            problems += error.problems
+            mistakes.append(str(error))
         else:
             cases = plan.expand(spec, "none")
             click.echo(f"{path}: fine, {len(cases)} cases in {len(plan.blocks(cases))} blocks.")
-    if problems:
-        raise SpecError(problems)
+    if mistakes:
+        raise UsageError("\n".join(mistakes))
 
 
 @click.command("schema")
