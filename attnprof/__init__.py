@@ -40,11 +40,11 @@ def profile(
 
     Raises UsageError for wrong names and shapes, UntraceableError for what cannot be counted, and whatever the module raises.
     """
-    from attnprof import profiled
+    from attnprof.profiled import by_module, by_name
 
     if isinstance(module_or_name, str):
-        return profiled.by_name(module_or_name, shape_or_inputs, device, mode, dtype, budget_s, args)
-    return profiled.by_module(module_or_name, shape_or_inputs, device, mode, dtype, budget_s)
+        return by_name(module_or_name, shape_or_inputs, device, mode, dtype, budget_s, args)
+    return by_module(module_or_name, shape_or_inputs, device, mode, dtype, budget_s)
 
 
 def build(name: str, channels: int, hw: tuple[int, int] = (65, 65), **args: Any) -> nn.Module:

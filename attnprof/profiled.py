@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
+from attnprof.cli.options import check_entry
 from attnprof.errors import UsageError
 from attnprof.records import MODES, Case, Record, Shape, TensorSpec
 
@@ -14,6 +16,7 @@ def by_name(name: str, shape: Any, device: str, mode: str, dtype: str, budget_s:
     from attnprof import spec
 
     _check(mode, dtype)
+    check_entry(name, args)
     entry = spec.make_entry(name, args)
     case = Case(entry.mechanism, entry.label, args, _shape(shape), dtype, mode, "none", settings={"sdpa": "auto"})
     if device == "none":
@@ -31,10 +34,14 @@ def by_name(name: str, shape: Any, device: str, mode: str, dtype: str, budget_s:
 
 def by_module(module: Any, inputs: Any, device: str, mode: str, dtype: str, budget_s: float) -> Record:
     """A module that is there: traced in this process. Measuring wants a child, and so an import path."""
+    from torch import nn
+
     from attnprof.profiling.trace import trace_module
 
     _check(mode, dtype)
     kind = type(module)
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"a module (torch.nn.Module), a name or an import path is wanted, not {module!r:.80}.")
     if device != "none":
         raise UsageError(
             f"a module object is only traced (device='none'). To measure it, give its import path: "
@@ -42,8 +49,9 @@ def by_module(module: Any, inputs: Any, device: str, mode: str, dtype: str, budg
         )
     specs = _inputs(inputs)
     counts = trace_module(module, specs, mode, dtype=dtype)
-    sizes = next((tuple(value.shape) for value in specs if hasattr(value, "shape")), ())
-    case = Case(f"{kind.__module__}:{kind.__qualname__}", kind.__name__, {}, _shape_of(sizes), dtype, mode)
+    first = next((value for value in specs if hasattr(value, "shape")), None)
+    sizes = () if first is None else tuple(first.shape)
+    case = Case(f"{kind.__module__}:{kind.__qualname__}", kind.__name__, {}, _shape_of(sizes), _dtype_of(first, dtype), mode)
     return Record(case, counts=counts)
 
 
@@ -60,13 +68,9 @@ def _shape(value: Any) -> Shape:
     """Shape, 'BxCxHxW' or (B, C, H, W); B, T, C, H, W for video."""
     if isinstance(value, Shape):
         return value
-    sizes = value.split("x") if isinstance(value, str) else value
-    try:
-        numbers = [int(size) for size in sizes]
-    except (TypeError, ValueError):
-        numbers = []
-    if len(numbers) not in (4, 5) or min(numbers) < 1:
-        raise UsageError(f"a shape is written 'BxCxHxW' or (B, C, H, W), not {value!r}.")
+    numbers = _sizes(value)
+    if len(numbers) not in (4, 5):
+        raise UsageError(f"a shape is written 'BxCxHxW' or (B, C, H, W), not {value!r:.80}.")
     if len(numbers) == 5:
         batch, frames, channels, height, width = numbers
         return Shape(batch, channels, height, width, frames)
@@ -74,21 +78,41 @@ def _shape(value: Any) -> Shape:
     return Shape(batch, channels, height, width)
 
 
+def _sizes(value: Any) -> tuple[int, ...]:
+    """The extents of 'AxBx...' or (A, B, ...), each from 1. Raises UsageError for anything else."""
+    try:
+        numbers = tuple(int(size) for size in value.split("x")) if isinstance(value, str) else tuple(map(operator.index, value))
+    except (TypeError, ValueError):
+        numbers = ()
+    if not numbers or min(numbers) < 1:
+        raise UsageError(f"a shape is whole numbers from 1, such as '1x64x33x33' or (1, 64, 33, 33), not {value!r:.80}.")
+    return numbers
+
+
 def _inputs(value: Any) -> Sequence[Any]:
     """Inputs of a module: one shape or tensor, or a list of them."""
-    if isinstance(value, (str, Shape)):
-        shape = _shape(value)
-        return (TensorSpec((shape.batch, shape.channels, shape.height, shape.width)),)
+    if isinstance(value, Shape):
+        return (TensorSpec(_sizes(value.text())),)
+    if isinstance(value, str) or _is_size(value):
+        return (TensorSpec(_sizes(value)),)
     if hasattr(value, "shape") or isinstance(value, TensorSpec):
         return (value,)
-    items = list(value)
-    if items and all(isinstance(item, int) and not isinstance(item, bool) for item in items):
-        return (TensorSpec(tuple(items)),)
-    return tuple(TensorSpec(tuple(item)) if _is_size(item) else item for item in items)
+    if not isinstance(value, (tuple, list)) or not value:
+        raise UsageError(f"inputs are a shape, a tensor, or a list of them, not {value!r:.80}.")
+    return tuple(TensorSpec(_sizes(item)) if _is_size(item) else item for item in value)
 
 
 def _is_size(item: Any) -> bool:
-    return isinstance(item, (tuple, list)) and bool(item) and all(isinstance(extent, int) for extent in item)
+    numbers = isinstance(item, (tuple, list)) and bool(item)
+    return numbers and all(isinstance(extent, int) and not isinstance(extent, bool) for extent in item)
+
+
+def _dtype_of(value: Any, dtype: str) -> str:
+    """The type of an input: a tensor's own where it is one of ours, else `dtype`."""
+    from attnprof.records import DTYPES
+
+    own = str(getattr(value, "dtype", None)).removeprefix("torch.")
+    return own if own in DTYPES else dtype
 
 
 def _shape_of(sizes: tuple[int, ...]) -> Shape:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from attnprof.errors import UsageError
 from attnprof.profiling import attention
@@ -28,6 +28,7 @@ def heads(batch: int = 2, number: int = 4, tokens: int = 6, size: int = 8, dtype
     return torch.randn(batch, number, tokens, size).to(dtype)
 
 
+TURNED = heads(size=6, tokens=8).transpose(2, 3)
 _CASES: dict[str, tuple[Any, Any, Any, Options]] = {
     "plain": (heads(), heads(), heads(), Options()),
     "causal": (heads(), heads(), heads(), Options(causal=True)),
@@ -43,7 +44,7 @@ _CASES: dict[str, tuple[Any, Any, Any, Options]] = {
     "double": (heads(dtype=torch.float64), heads(dtype=torch.float64), heads(dtype=torch.float64), Options()),
     "half": (heads(dtype=torch.bfloat16), heads(dtype=torch.bfloat16), heads(dtype=torch.bfloat16), Options()),
     "wide heads": (heads(size=512), heads(size=512), heads(size=512), Options()),
-    "strided last": (*(heads(size=6, tokens=8).transpose(2, 3) for _ in range(3)), Options()),
+    "strided last": (TURNED, TURNED, TURNED, Options()),
     "one token": (heads(tokens=1), heads(tokens=1), heads(tokens=1), Options()),
 }
 
@@ -72,7 +73,7 @@ def test_the_cpu_kernel_is_the_one_torch_chooses(name: str) -> None:
     ],
 )
 def test_the_cuda_kernel_follows_torchs_rules(dtype: torch.dtype, size: int, options: Options, expected: str) -> None:
-    """By sdp_utils.cpp: flash for half precision without a mask up to 256, efficient where 16 bytes divide a head, else math."""
+    """sdp_utils.cpp: flash for half precision without mask up to 256, efficient where 16 bytes divide a head, else math."""
     q, k, v = (heads(size=size, dtype=dtype) for _ in range(3))
     assert attention.choose(q, k, v, options, "cuda", "auto") == expected
     assert attention.choose(q, k, v, options, "cuda", "math") == "math"
@@ -99,7 +100,7 @@ class Attend(nn.Module):
             mask = q.new_zeros((q.shape[-2], k.shape[-2]))
         if self.three:
             q, k, v = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.causal, enable_gqa=self.gqa)
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.causal, enable_gqa=self.gqa)
 
 
 _CALLS = [{}, {"causal": True}, {"mask": "float"}, {"mask": "bool"}, {"three": True}, {"three": True, "causal": True}]

@@ -8,7 +8,7 @@ import click
 
 from attnprof import mechanisms
 from attnprof.cli import echo_json
-from attnprof.cli.options import name_and_args
+from attnprof.cli.options import check_entry, name_and_args
 from attnprof.errors import UsageError
 
 
@@ -46,6 +46,8 @@ def show_command(name: str, channels: int | None, hw: str | None, as_json: bool)
     """One mechanism: paper, formula, shapes, parameters, cost."""
     plain, args = name_and_args(name)
     entry = mechanisms.describe(plain)
+    if args:
+        check_entry(plain, args)
     numbers = _numbers(entry.qualified, args, channels, hw) if channels or hw or args else {}
     if as_json:
         from attnprof.records import SCHEMA_VERSION
@@ -70,13 +72,12 @@ def _numbers(qualified: str, args: dict[str, Any], channels: int | None, hw: str
     shape = Shape(1, channels or 512, height, width)
     mechanism = mechanisms.load(qualified)
     assert mechanism.params is not None
-    mechanisms.check_arguments(mechanism, args)
     found: dict[str, Any] = {"params": mechanism.params(shape.channels, **mechanisms.complete_args(mechanism, shape, args))}
     if hw:
-        from attnprof.profiling.trace import trace_case
+        from attnprof.cli.tracing import counts_here
 
         for mode in MODES:
-            counts = trace_case(Case(qualified, qualified, args, shape, mode=mode))
+            counts = counts_here(Case(qualified, qualified, args, shape, mode=mode))
             found[mode] = {"macs": counts.macs, "flops": counts.flops, "peak_bytes": counts.peak_bytes}
     return found
 

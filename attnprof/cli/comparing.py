@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from attnprof.cli import echo_json
-from attnprof.cli.options import modes_of, name_and_args, shape_options
+from attnprof.cli.options import Seconds, check_entry, modes_of, name_and_args, shape_options
 from attnprof.cli.progress import progress, say
 from attnprof.errors import UsageError
 from attnprof.records import Case, Record
@@ -22,10 +22,8 @@ from attnprof.records import Case, Record
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, or none to trace only.")
 @click.option("--sdpa", default="auto", type=click.Choice(("auto", "math", "fused")), help="Attention kernel to assume.")
 @click.option("--sort", metavar="METRIC", help="Sort the rows by a metric.")
-@click.option("--budget", default=5.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Seconds per case.")
-@click.option(
-    "--timeout", default=300.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Seconds per case."
-)
+@click.option("--budget", default=5.0, show_default=True, type=Seconds(), help="Seconds of sampling per case.")
+@click.option("--timeout", default=300.0, show_default=True, type=Seconds(), help="Seconds per case before it is killed.")
 @click.option("--force", is_flag=True, help="Compare mechanisms whose inputs have another layout.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="Errors only on stderr.")
@@ -65,6 +63,7 @@ def _cases(names: Sequence[str], options: dict[str, Any]) -> tuple[Case, ...]:
     entries = []
     for name in names:
         plain, args = name_and_args(name)
+        check_entry(plain, args)
         entries.append(spec.make_entry(plain, args, name if args else None))
     entries = _distinct(names, entries)
     device = options["device"]
@@ -135,9 +134,9 @@ def _in_process(cases: Sequence[Case]) -> bool:
 
 
 def _trace_here(cases: Sequence[Case]) -> list[Record]:
-    from attnprof.profiling.trace import trace_case
+    from attnprof.cli.tracing import trace_here
 
-    return [Record(case, counts=trace_case(case)) for case in cases]
+    return [trace_here(case) for case in cases]
 
 
 def _run(cases: Sequence[Case], options: dict[str, Any]) -> list[Record]:

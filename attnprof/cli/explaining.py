@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from attnprof.cli import echo_json
-from attnprof.cli.options import modes_of, name_and_args, shape_options
+from attnprof.cli.options import check_entry, modes_of, name_and_args, shape_options
 from attnprof.records import SCHEMA_VERSION, Case, Record, Shape, to_json
 
 
@@ -24,18 +24,19 @@ def explain_command(
     NAME is a mechanism (ccnet, spatial/ccnet, ccnet[recurrence=1]) or a class of your own (./mine.py:Mine).
     """
     from attnprof import spec
-    from attnprof.profiling.trace import trace_case
+    from attnprof.cli.tracing import counts_here
     from attnprof.report import explain
 
     modes = modes_of(mode)
     plain, args = name_and_args(name)
+    check_entry(plain, args)
     entry = spec.make_entry(plain, args)
     height, width = spec.parse_hw(hw)
     shape = Shape(batch, channels, height, width)
     records = []
     for each in modes:
         case = Case(entry.mechanism, name if args else entry.label, args, shape, dtype, each, settings={"sdpa": sdpa})
-        records.append(Record(case, counts=trace_case(case)))
+        records.append(Record(case, counts=counts_here(case)))
     if as_json:
         echo_json({"schema": SCHEMA_VERSION, "records": [to_json(record) for record in records]})
         return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -11,6 +13,20 @@ from attnprof.errors import UsageError
 from attnprof.records import DTYPES, MODES
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Seconds(click.FloatRange):
+    """More than none, and finite."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number, or a usage error for nan and inf as well."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{number} is no number of seconds.", param, ctx)
+        return number
 
 
 def shape_options(command: F) -> F:
@@ -48,3 +64,16 @@ def name_and_args(text: str) -> tuple[str, dict[str, Any]]:
             raise UsageError(f"'{text}': write arguments as name[argument=value,...].")
         args[key.strip()] = parse_scalar(value.strip())
     return name, args
+
+
+def check_entry(name: str, args: Mapping[str, Any]) -> None:
+    """Raises UsageError for what a typed name gets wrong, as far as its source text says; nothing is imported or run."""
+    if ":" in name:
+        where = name.rpartition(":")[0]
+        if where.endswith(".py") and not Path(where).is_file():
+            raise UsageError(f"{where}: there is no such file (for '{name}').")
+        return
+    from attnprof.spec.entries import check_item
+
+    for finding in check_item((), {"name": name, "args": dict(args)}):
+        raise UsageError(f"{finding.what}: {finding.hint}" if finding.hint else f"{finding.what}.")

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from attnprof.cli.progress import say
 from attnprof.errors import NothingSelectedError, UsageError
+
+if TYPE_CHECKING:
+    from attnprof.records import Record
+    from attnprof.report import Meta
+    from attnprof.store import Stored
 
 
 @click.command("report")
@@ -16,12 +23,10 @@ from attnprof.errors import NothingSelectedError, UsageError
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Where to write.  [default: the run's folder]")
 def report_command(run: Path, formats: str, out: Path | None) -> None:
     """Write NAME.md, NAME.csv ... for RUN, the folder of a `run` or its store."""
-    from attnprof import report, store
+    from attnprof import report
 
     chosen = report.check_formats(word.strip() for word in formats.split(",") if word.strip())
-    paths = _stores(run)
-    for path in paths:
-        stored = store.load(path)
+    for path, stored in _stores(run):
         for warning in stored.warnings:
             say(f"warning: {warning}")
         if not stored.runs:
@@ -30,22 +35,39 @@ def report_command(run: Path, formats: str, out: Path | None) -> None:
         records = [stored.records[key] for key in last.keys if key in stored.records]
         if not records:
             raise NothingSelectedError(f"{path}: the last run of the store has no record yet.")
-        folder = out or path.parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"--out {folder}: {error.strerror or error}.") from error
+        missing = len(last.keys) - len(records)
+        if missing:
+            say(f"warning: {path}: {missing} of {len(last.keys)} cases have no record yet: `attnprof run --resume` goes on.")
         meta = report.Meta(last.name, last.baseline, last.metrics or report.Meta("").metrics)
-        for file in report.write(records, meta, chosen, folder):
+        for file in write_reports(records, meta, chosen, out or path.parent):
             click.echo(str(file))
 
 
-def _stores(run: Path) -> list[Path]:
+def write_reports(records: Sequence[Record], meta: Meta, formats: Iterable[str], folder: Path) -> list[Path]:
+    """Write the reports; a folder or file that cannot be written is a UsageError."""
+    from attnprof import report
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return report.write(records, meta, formats, folder)
+    except OSError as error:
+        raise UsageError(f"{error.filename or folder}: cannot be written: {error.strerror or error}.") from error
+
+
+def _stores(run: Path) -> list[tuple[Path, Stored]]:
+    """A store, or the stores of a folder: foreign files in it are passed over with a warning."""
+    from attnprof import store
+
     if run.is_file():
-        return [run]
+        return [(run, store.load(run))]
     if not run.is_dir():
         raise UsageError(f"{run}: there is no such folder or store.")
-    found = sorted(run.glob("*.jsonl"))
+    found = []
+    for path in sorted(run.glob("*.jsonl")):
+        try:
+            found.append((path, store.load(path)))
+        except UsageError as error:
+            say(f"warning: {error} It is left out.")
     if not found:
         raise UsageError(f"{run}: there is no store (*.jsonl) in this folder: `attnprof run SPEC --out {run}` makes one.")
     return found

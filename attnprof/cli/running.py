@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import click
 
 from attnprof.cli import echo_json
+from attnprof.cli.options import Seconds
 from attnprof.cli.progress import progress, say
-from attnprof.errors import UsageError
-from attnprof.records import Case, Record
+from attnprof.cli.reporting import write_reports
+from attnprof.errors import NothingSelectedError, UsageError
+from attnprof.records import SCHEMA_VERSION, Case, Record, to_json
 
 
 @click.command("run")
@@ -26,9 +29,7 @@ from attnprof.records import Case, Record
 @click.option("--only", multiple=True, metavar="GLOB", help="Only these mechanisms or labels (repeatable).")
 @click.option("--resume", is_flag=True, help="Re-run nothing that the store holds and that is ok.")
 @click.option("--fresh", is_flag=True, help="Forget what the store holds.")
-@click.option(
-    "--timeout", default=300.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Seconds per case."
-)
+@click.option("--timeout", default=300.0, show_default=True, type=Seconds(), help="Seconds per case before it is killed.")
 @click.option(
     "--allow-import", multiple=True, metavar="PATTERN", help="Let `import:` entries run code: matched with module:Class."
 )
@@ -50,14 +51,14 @@ def run_command(specs: tuple[str, ...], **options: Any) -> int:
     _refuse_same_names([spec.name for spec in parsed])
     for spec in parsed:
         check_import_permission(spec, options["allow_import"])
+    planned = _planned(parsed, options)
+    if options["dry_run"]:
+        _list(planned, options["as_json"])
+        return 0
     records: list[Record] = []
-    for spec in parsed:
-        cases = _cases(spec, options)
-        if options["dry_run"]:
-            _list(spec, cases)
-        else:
-            records += _run_one(spec, cases, options, formats)
-    if options["as_json"] and not options["dry_run"]:
+    for spec, cases in planned:
+        records += _run_one(spec, cases, options, formats)
+    if options["as_json"]:
         from attnprof.report import json
 
         echo_json(json.data(records, parsed[0].name if len(parsed) == 1 else ""))
@@ -70,6 +71,21 @@ def _refuse_same_names(names: Sequence[str]) -> None:
         raise UsageError(f"two specs are called '{twice}': their stores would mix. Rename one, or run them one by one.")
 
 
+def _planned(specs: Sequence[Any], options: dict[str, Any]) -> list[tuple[Any, tuple[Case, ...]]]:
+    """Each spec with its cases, all before the first is run. Of several, those in which --only matches nothing are left out."""
+    planned, refusals = [], []
+    for spec in specs:
+        try:
+            planned.append((spec, _cases(spec, options)))
+        except NothingSelectedError as error:
+            refusals.append(NothingSelectedError(f"{spec.name}: {error}" if len(specs) > 1 else str(error)))
+    if not planned:
+        raise refusals[0]
+    for refusal in refusals if not options["quiet"] else ():
+        say(f"warning: {refusal} This spec is left out.")
+    return planned
+
+
 def _cases(spec: Any, options: dict[str, Any]) -> tuple[Case, ...]:
     from attnprof import plan
     from attnprof.execute import resolve_device
@@ -79,14 +95,19 @@ def _cases(spec: Any, options: dict[str, Any]) -> tuple[Case, ...]:
         device, warning = "auto", None
     else:
         device, warning = resolve_device(wanted)
-    if warning:
+    if warning and not options["quiet"]:
         say(f"warning: {warning}")
     return plan.select(plan.expand(spec, device), options["only"])
 
 
-def _list(spec: Any, cases: Iterable[Case]) -> None:
-    for case in cases:
-        click.echo(f"{spec.name} {case.key} {case.label} {case.shape.text()} {case.dtype} {case.mode} {case.device}")
+def _list(planned: Iterable[tuple[Any, Iterable[Case]]], as_json: bool) -> None:
+    if as_json:
+        cases = [to_json(case) | {"spec": spec.name, "key": case.key} for spec, members in planned for case in members]
+        echo_json({"schema": SCHEMA_VERSION, "cases": cases})
+        return
+    for spec, members in planned:
+        for case in members:
+            click.echo(f"{spec.name} {case.key} {case.label} {case.shape.text()} {case.dtype} {case.mode} {case.device}")
 
 
 def _run_one(spec: Any, cases: Sequence[Case], options: dict[str, Any], formats: Sequence[str]) -> list[Record]:
@@ -97,46 +118,49 @@ def _run_one(spec: Any, cases: Sequence[Case], options: dict[str, Any], formats:
     stem = report.file_stem(spec.name)
     folder: Path = options["out"] or Path("reports") / stem
     path = _prepare(folder, stem, options)
-    kept, keys = _reuse(path, cases, options)
+    kept = _reuse(path, cases, options)
     run = store.Run(spec.name, tuple(dict.fromkeys(case.key for case in cases)), spec.baseline, tuple(spec.metrics))
     store.append(path, run)
     found, interrupted = _execute(spec, [case for case in cases if case.key not in kept], options, path)
     by_key = kept | found
     records = [by_key[key] for key in run.keys if key in by_key]
     meta = report.Meta(spec.name, spec.baseline, spec.metrics)
-    written = report.write(records, meta, formats, folder)
+    written = write_reports(records, meta, formats, folder)
     if not options["as_json"]:
         table = report.build(records, name=spec.name, baseline=spec.baseline, metrics=spec.metrics)
         click.echo(console.render(table), nl=False)
     if not options["quiet"]:
         say("wrote " + ", ".join(str(file) for file in [*written, path]))
     if interrupted:
-        say(f"interrupted: {len(found)} of {len(keys)} cases are in the store. Run the same command with --resume to go on.")
+        done = sum(record.status != "interrupted" for record in records)
+        say(f"interrupted: {done} of {len(run.keys)} cases are done. Run the same command with --resume to go on.")
         raise KeyboardInterrupt
     return records
 
 
 def _prepare(folder: Path, stem: str, options: dict[str, Any]) -> Path:
     """The store's path in a folder that is there; an old store is forgotten only under --fresh."""
+    path = folder / f"{stem}.jsonl"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass  # it can be written
+        if options["fresh"]:
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"--out {folder}: {error.strerror or error}.") from error
-    path = folder / f"{stem}.jsonl"
-    if options["fresh"]:
-        path.unlink(missing_ok=True)
     return path
 
 
-def _reuse(path: Path, cases: Sequence[Case], options: dict[str, Any]) -> tuple[dict[str, Record], list[str]]:
-    """({key: stored record} of what need not run again, the keys that must run)."""
+def _reuse(path: Path, cases: Sequence[Case], options: dict[str, Any]) -> dict[str, Record]:
+    """{key: stored record} of what need not run again."""
     from attnprof import store
     from attnprof.profiling.provenance import provenance
 
     kept: dict[str, Record] = {}
     if path.exists():
         stored = store.load(path)
-        for warning in stored.warnings:
+        for warning in stored.warnings if not options["quiet"] else ():
             say(f"warning: {warning}")
         for case in cases:
             record = store.reusable(stored, case, provenance(case))
@@ -144,7 +168,7 @@ def _reuse(path: Path, cases: Sequence[Case], options: dict[str, Any]) -> tuple[
                 kept[case.key] = dataclasses.replace(record, case=case)
         if not options["resume"] and not options["quiet"]:
             say(f"{path} holds a store: continued ({len(kept)} of {len(cases)} cases are there; --fresh starts anew).")
-    return kept, [case.key for case in cases if case.key not in kept]
+    return kept
 
 
 def _execute(spec: Any, cases: Sequence[Case], options: dict[str, Any], path: Path) -> tuple[dict[str, Record], bool]:

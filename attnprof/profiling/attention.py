@@ -147,24 +147,24 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, options: _Options, target
     mask = options.mask
     if mask is not None and mask.dtype == torch.bool and kernel != "math":
         mask = _as_bias(mask, query)
+    out: Tensor
     if kernel == "math":
-        out: Tensor = torch._scaled_dot_product_attention_math(
+        out, _ = torch._scaled_dot_product_attention_math(
             query, key, value, options.mask, options.dropout, options.causal, scale=options.scale, enable_gqa=options.gqa
-        )[0]
-        return out
-    if kernel == "flash":
-        return _flash_padded(query, key, value, options)
-    if kernel == "efficient":
+        )
+    elif kernel == "flash":
+        out = _flash_padded(query, key, value, options)
+    elif kernel == "efficient":
         if mask is not None:
             mask = mask.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
         save = _needs_grad(query, key, value, mask)
-        out = aten._scaled_dot_product_efficient_attention(
+        out, *_ = aten._scaled_dot_product_efficient_attention(
             query, key, value, mask, save, options.dropout, options.causal, scale=options.scale
-        )[0]
-        return out
-    out = aten._scaled_dot_product_flash_attention_for_cpu(
-        query, key, value, options.dropout, options.causal, attn_mask=mask, scale=options.scale
-    )[0]
+        )
+    else:
+        out, _ = aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, options.dropout, options.causal, attn_mask=mask, scale=options.scale
+        )
     return out
 
 

@@ -29,6 +29,7 @@ from attnprof.records import NOT_MEASURED_BUDGET, Case, Timing
 
 _SLOW_S = 0.05  # a pass above this gets the short warm-up
 _WARMUP_LAUNCHES = 200
+_WARMUP_SHARE = 0.4
 _TIMEOUT_SHARE = 0.8  # sampling stops before the parent would call it a hang
 _MIN_SAMPLING_S = 0.5
 _STABLE_SAMPLES, _STABLE_CHECKS, _STABLE_SPREAD = 64, 8, 0.05
@@ -103,9 +104,13 @@ def run_rounds(
     gc.collect()
     gc.freeze()
     with conditions(members[0].case):
-        for member in members:
+        for done, member in enumerate(members):
+            most_s = plan.budget_s / 5
+            if plan.enough_s is not None:  # and no more than its part of what the block has left
+                left = plan.enough_s - (time.monotonic() - turns.began)
+                most_s = min(most_s, max(left, 0.0) * _WARMUP_SHARE / (len(members) - done))
             with _turn(member, turns):
-                _warm_up(member, plan, turns, flush)
+                _warm_up(member, plan, turns, flush, most_s)
         active = list(members)
         shuffler = random.Random(plan.seed)
         number = 0
@@ -180,12 +185,12 @@ def _sample(member: Member, number: int, plan: Plan, turns: Turns, flush: Callab
     n = len(member.samples)
     if n < plan.min_samples:
         return ""
-    if member.sampling_s >= plan.budget_s or _past(plan.enough_s, turns):
-        return "budget"
-    if n < member.next_check:
-        return ""
-    member.next_check = n + max(n // 10, 1)
-    return _settled(member, plan)
+    if n >= member.next_check:
+        member.next_check = n + max(n // 10, 1)
+        reason = _settled(member, plan)
+        if reason:
+            return reason
+    return "budget" if member.sampling_s >= plan.budget_s or _past(plan.enough_s, turns) else ""
 
 
 def _settled(member: Member, plan: Plan) -> str:
@@ -231,10 +236,11 @@ def _outcome(member: Member, plan: Plan, stopped_by: str, noted: tuple[str, ...]
     return Outcome(member.case, timing, energy_j=energy, extra=extra)
 
 
-def _warm_up(member: Member, plan: Plan, turns: Turns, flush: Callable[[], None]) -> None:
-    """Launch until the latest launches are steady, within bounds of launches and time."""
+def _warm_up(member: Member, plan: Plan, turns: Turns, flush: Callable[[], None], most_s: float) -> None:
+    """Launch until the latest launches are steady, within bounds of launches and time (one launch at least)."""
     half = 3 if member.estimate_s > _SLOW_S else 5
-    most_s = max(plan.budget_s / 5, 2 * half * member.estimate_s)
+    if plan.enough_s is None:
+        most_s = max(most_s, 2 * half * member.estimate_s)
     launches: list[float] = []
     began = time.perf_counter()
     while len(launches) < _WARMUP_LAUNCHES and _left_s(member, plan, turns) > member.estimate_s * (plan.min_samples + 1):

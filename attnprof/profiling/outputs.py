@@ -493,7 +493,7 @@ def _eye(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def heads_last(size: Sequence[int], dtype: torch.dtype) -> Tensor:
     """(B, heads, N, d) stored as B, N, heads, d: how attention kernels lay out their results."""
-    b, h, n, d = size
+    _, h, n, d = size
     return empty(size, dtype, (n * h * d, d, h * d, 1))
 
 
@@ -523,24 +523,6 @@ def _cpu_flash_attention(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def _cpu_flash_attention_backward(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return tuple(heads_last(t.shape, t.dtype) for t in args[1:4])
-
-
-def _softmax_out(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """softmax.int_out (self, dim, dtype=None)."""
-    if len(args) > 2 and args[2] not in (None, args[0].dtype):
-        return NotImplemented
-    return empty(args[0].shape, args[0].dtype)
-
-
-def _into(maker: Maker) -> Maker:
-    """The out= form of an op: `out` itself where it has the size and dtype of the result; anything else is left to torch."""
-
-    def make(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        out, made = kwargs["out"], maker(args, kwargs)
-        fits = isinstance(made, Tensor) and out.is_meta and made.shape == out.shape and made.dtype == out.dtype
-        return out if fits else NotImplemented
-
-    return make
 
 
 def _threshold_backward(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -659,12 +641,6 @@ _OTHER: dict[str, Maker] = {
     "new_ones": _new_factory,
     "new_full": _new_factory,
     "new_empty_strided": _new_empty_strided,
-    "mm.out": _into(_mm),
-    "bmm.out": _into(_bmm),
-    "addmm.out": _into(_addmm),
-    "baddbmm.out": _into(_baddbmm),
-    "softmax.int_out": _into(_softmax_out),
-    "_softmax.out": _into(_softmax),
     "slice_backward": _slice_backward,
     "select_backward": _slice_backward,
     "repeat": _repeat,

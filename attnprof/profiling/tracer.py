@@ -27,7 +27,20 @@ _SMALL_CONSTANT = 1 << 20
 class _Entry:
     """What the tracer needs to know of an overload, looked up once."""
 
-    __slots__ = ("allocates", "bytes", "creates", "factory", "in_place", "maker", "name", "out", "rule", "scratch", "tensors", "view")
+    __slots__ = (
+        "allocates",
+        "bytes",
+        "creates",
+        "factory",
+        "in_place",
+        "maker",
+        "name",
+        "out",
+        "rule",
+        "scratch",
+        "tensors",
+        "view",
+    )
 
     def __init__(self, func: Any) -> None:
         self.name = func._schema.name.removeprefix("aten::")
@@ -242,6 +255,7 @@ def tensors_of(tree: Any) -> Iterable[Tensor]:
 
 
 def to_meta(tree: Any) -> Any:
+    """Every tensor in nested lists, tuples and dicts replaced by a meta tensor of its size and strides."""
     if isinstance(tree, Tensor):
         return tree if tree.is_meta else torch.empty_strided(tree.shape, tree.stride(), dtype=tree.dtype, device="meta")
     if isinstance(tree, (list, tuple)):

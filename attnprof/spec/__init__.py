@@ -67,7 +67,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Spec:
-    """A parsed spec. `baseline` is a label of `variants`; `threads` None leaves torch's own number."""
+    """A parsed spec. `baseline` is a label of `variants`; `threads` None measures with one."""
 
     channels: tuple[int, ...]
     hw: tuple[tuple[int, int], ...]

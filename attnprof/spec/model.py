@@ -190,7 +190,7 @@ class SpecModel(Closed):
     memory_format: Axis[Annotated[str, choice("memory format", MEMORY_FORMATS)]] = Field(["contiguous"])
     compile: Axis[bool] = Field([False], description="torch.compile")
     autocast: Axis[Annotated[str, choice("autocast dtype", AUTOCAST)]] = Field(["none"])
-    threads: Axis[Size] | None = Field(None, description="CPU threads; default: torch's")
+    threads: Axis[Size] | None = Field(None, description="CPU threads while measuring; default: 1")
 
 
 def keys_of(model: type[BaseModel]) -> tuple[str, ...]:

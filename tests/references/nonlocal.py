@@ -1,6 +1,5 @@
 """Embedded Gaussian non-local, query by query (Wang et al., section 3.2)."""
 
-# ruff: noqa: N999 (the name of the mechanism is a keyword)
 from __future__ import annotations
 
 import torch

@@ -64,7 +64,7 @@ def params(
     channels: int,
     rates: Sequence[int] = (12, 24, 36),
     out: int = 256,
-    dropout: float = 0.5,  # noqa: ARG001 (nothing is learned by it)
+    dropout: float = 0.5,
 ) -> int:
     """Closed form of the parameter count."""
     branches = len(rates) + 2
@@ -75,7 +75,7 @@ def macs(
     shape: Shape,
     rates: Sequence[int] = (12, 24, 36),
     out: int = 256,
-    dropout: float = 0.5,  # noqa: ARG001
+    dropout: float = 0.5,
 ) -> int:
     """Multiply-accumulates of one forward pass."""
     per_position = (1 + 9 * len(rates)) * shape.channels * out + (len(rates) + 2) * out * out

@@ -83,8 +83,8 @@ def params(
     low_channels: int | None = None,
     key_channels: int | None = None,
     value_channels: int | None = None,
-    grids: Sequence[int] = (1, 3, 6, 8),  # noqa: ARG001 (pooling has no parameters)
-    dropout: float = 0.05,  # noqa: ARG001 (no parameters)
+    grids: Sequence[int] = (1, 3, 6, 8),
+    dropout: float = 0.05,
 ) -> int:
     """Closed form of the parameter count."""
     c = channels
@@ -98,7 +98,7 @@ def macs(
     key_channels: int | None = None,
     value_channels: int | None = None,
     grids: Sequence[int] = (1, 3, 6, 8),
-    dropout: float = 0.05,  # noqa: ARG001 (element-wise)
+    dropout: float = 0.05,
 ) -> int:
     """Multiply-accumulates of one forward pass."""
     c, n, s = shape.channels, shape.height * shape.width, sum(grid**2 for grid in grids)

@@ -77,10 +77,10 @@ class APNB(nn.Module):
 
 def params(
     channels: int,
-    grids: Sequence[int] = (1, 3, 6, 8),  # noqa: ARG001 (pooling has no parameters)
+    grids: Sequence[int] = (1, 3, 6, 8),
     key_channels: int | None = None,
     value_channels: int | None = None,
-    dropout: float = 0.05,  # noqa: ARG001 (no parameters)
+    dropout: float = 0.05,
 ) -> int:
     """Closed form of the parameter count."""
     k = channels // 2 if key_channels is None else key_channels
@@ -93,7 +93,7 @@ def macs(
     grids: Sequence[int] = (1, 3, 6, 8),
     key_channels: int | None = None,
     value_channels: int | None = None,
-    dropout: float = 0.05,  # noqa: ARG001 (element-wise)
+    dropout: float = 0.05,
 ) -> int:
     """Multiply-accumulates of one forward pass."""
     c, n, s = shape.channels, shape.height * shape.width, sum(grid**2 for grid in grids)

@@ -60,13 +60,13 @@ class DNL(nn.Module):
         return self.bn(self.w(y)) + x  # B C H W
 
 
-def params(channels: int, reduction: int = 2, temperature: float = 0.05) -> int:  # noqa: ARG001 (a constant, not learned)
+def params(channels: int, reduction: int = 2, temperature: float = 0.05) -> int:
     """Closed form of the parameter count."""
     inner = channels // reduction
     return 4 * channels * inner + 3 * inner + 3 * channels + 1
 
 
-def macs(shape: Shape, reduction: int = 2, temperature: float = 0.05) -> int:  # noqa: ARG001 (a constant factor)
+def macs(shape: Shape, reduction: int = 2, temperature: float = 0.05) -> int:
     """Multiply-accumulates of one forward pass."""
     inner = shape.channels // reduction
     n = shape.height * shape.width

@@ -64,7 +64,7 @@ class EMANet(nn.Module):
         return y.relu_()
 
 
-def params(channels: int, bases: int = 64, iterations: int = 3) -> int:  # noqa: ARG001 (the bases are a buffer)
+def params(channels: int, bases: int = 64, iterations: int = 3) -> int:
     """Closed form of the parameter count."""
     return 2 * channels**2 + 3 * channels
 

@@ -69,9 +69,9 @@ class HamNMF(nn.Module):
 def params(
     channels: int,
     latent: int | None = None,
-    rank: int = 64,  # noqa: ARG001 (bases and codes are not learned)
-    steps: int = 6,  # noqa: ARG001
-    eval_steps: int = 7,  # noqa: ARG001
+    rank: int = 64,
+    steps: int = 6,
+    eval_steps: int = 7,
 ) -> int:
     """Closed form of the parameter count."""
     latent = channels if latent is None else latent
@@ -82,7 +82,7 @@ def macs(
     shape: Shape,
     latent: int | None = None,
     rank: int = 64,
-    steps: int = 6,  # noqa: ARG001 (the updates in training)
+    steps: int = 6,
     eval_steps: int = 7,
 ) -> int:
     """Multiply-accumulates of one forward pass in eval mode."""

@@ -78,10 +78,10 @@ class HamVQ(nn.Module):
 def params(
     channels: int,
     latent: int | None = None,
-    rank: int = 64,  # noqa: ARG001 (bases and codes are not learned)
-    steps: int = 6,  # noqa: ARG001
-    eval_steps: int = 7,  # noqa: ARG001
-    inverse_temperature: float = 100.0,  # noqa: ARG001
+    rank: int = 64,
+    steps: int = 6,
+    eval_steps: int = 7,
+    inverse_temperature: float = 100.0,
 ) -> int:
     """Closed form of the parameter count."""
     latent = channels if latent is None else latent
@@ -92,9 +92,9 @@ def macs(
     shape: Shape,
     latent: int | None = None,
     rank: int = 64,
-    steps: int = 6,  # noqa: ARG001 (the steps in training)
+    steps: int = 6,
     eval_steps: int = 7,
-    inverse_temperature: float = 100.0,  # noqa: ARG001
+    inverse_temperature: float = 100.0,
 ) -> int:
     """Multiply-accumulates of one forward pass in eval mode."""
     positions, latent = shape.height * shape.width, shape.channels if latent is None else latent

@@ -39,12 +39,12 @@ class MHSA(nn.Module):
         return self.out(y.transpose(1, 2).reshape(batch, positions, channels))  # B N C
 
 
-def params(channels: int, heads: int = 8) -> int:  # noqa: ARG001 (heads share out the same weights)
+def params(channels: int, heads: int = 8) -> int:
     """Closed form of the parameter count."""
     return 4 * channels * channels + 4 * channels
 
 
-def macs(shape: Shape, heads: int = 8) -> int:  # noqa: ARG001 (h heads of C/h channels cost what one of C does)
+def macs(shape: Shape, heads: int = 8) -> int:
     """Multiply-accumulates of one forward pass."""
     channels, positions = shape.channels, shape.height * shape.width
     return shape.batch * (4 * positions * channels**2 + 2 * positions**2 * channels)

@@ -53,7 +53,7 @@ class NonLocal(nn.Module):
         return self.bn(self.w(y)) + x  # B C H W
 
 
-def params(channels: int, reduction: int = 2, subsample: bool = False) -> int:  # noqa: ARG001 (pooling has no parameters)
+def params(channels: int, reduction: int = 2, subsample: bool = False) -> int:
     """Closed form of the parameter count."""
     inner = channels // reduction
     return 4 * channels * inner + 3 * inner + 3 * channels

@@ -67,7 +67,7 @@ def params(
     channels: int,
     key_channels: int | None = None,
     value_channels: int | None = None,
-    dropout: float = 0.05,  # noqa: ARG001 (no parameters)
+    dropout: float = 0.05,
 ) -> int:
     """Closed form of the parameter count."""
     k = channels // 2 if key_channels is None else key_channels
@@ -79,7 +79,7 @@ def macs(
     shape: Shape,
     key_channels: int | None = None,
     value_channels: int | None = None,
-    dropout: float = 0.05,  # noqa: ARG001 (element-wise)
+    dropout: float = 0.05,
 ) -> int:
     """Multiply-accumulates of one forward pass."""
     c, n = shape.channels, shape.height * shape.width

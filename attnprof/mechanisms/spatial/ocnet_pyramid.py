@@ -105,7 +105,7 @@ def params(
     channels: int,
     grids: Sequence[int] = (1, 2, 3, 6),
     key_channels: int | None = None,
-    dropout: float = 0.05,  # noqa: ARG001 (no parameters)
+    dropout: float = 0.05,
 ) -> int:
     """Closed form of the parameter count."""
     c, g = channels, len(grids)
@@ -117,7 +117,7 @@ def macs(
     shape: Shape,
     grids: Sequence[int] = (1, 2, 3, 6),
     key_channels: int | None = None,
-    dropout: float = 0.05,  # noqa: ARG001 (element-wise)
+    dropout: float = 0.05,
 ) -> int:
     """Multiply-accumulates of one forward pass."""
     c, n, g = shape.channels, shape.height * shape.width, len(grids)

@@ -64,9 +64,9 @@ class OCRNet(nn.Module):
 
 def params(
     channels: int,
-    num_classes: int = 19,  # noqa: ARG001 (classes are an input)
+    num_classes: int = 19,
     key_channels: int | None = None,
-    dropout: float = 0.05,  # noqa: ARG001 (no parameters)
+    dropout: float = 0.05,
 ) -> int:
     """Closed form of the parameter count."""
     k = channels // 2 if key_channels is None else key_channels
@@ -77,7 +77,7 @@ def macs(
     shape: Shape,
     num_classes: int = 19,
     key_channels: int | None = None,
-    dropout: float = 0.05,  # noqa: ARG001 (element-wise)
+    dropout: float = 0.05,
 ) -> int:
     """Multiply-accumulates of one forward pass."""
     c, n, m = shape.channels, shape.height * shape.width, num_classes
@@ -90,8 +90,8 @@ def macs(
 def inputs(
     shape: Shape,
     num_classes: int = 19,
-    key_channels: int | None = None,  # noqa: ARG001 (inner width)
-    dropout: float = 0.05,  # noqa: ARG001 (no input)
+    key_channels: int | None = None,
+    dropout: float = 0.05,
 ) -> tuple[TensorSpec, ...]:
     """Features and the coarse segmentation's class logits."""
     features = TensorSpec((shape.batch, shape.channels, *shape.hw), "x")

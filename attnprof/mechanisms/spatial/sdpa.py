@@ -25,7 +25,7 @@ from attnprof.records import Mechanism, Shape, TensorSpec
 class SDPA(nn.Module):
     """Single-head attention without projections: q, k, v (B, N, C) -> (B, N, C)."""
 
-    def __init__(self, channels: int) -> None:  # noqa: ARG002 (every mechanism is built from its channels)
+    def __init__(self, channels: int) -> None:
         super().__init__()
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ class SDPA(nn.Module):
         return F.scaled_dot_product_attention(query, key, value).squeeze(1)  # B N C
 
 
-def params(channels: int) -> int:  # noqa: ARG001 (nothing is learned)
+def params(channels: int) -> int:
     """Closed form of the parameter count."""
     return 0
 

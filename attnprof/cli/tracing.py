@@ -1,0 +1,30 @@
+"""Tracing in this process, for commands that need no child."""
+
+from __future__ import annotations
+
+from attnprof.errors import UntraceableError, UsageError
+from attnprof.records import Case, Counts, Record
+
+
+def trace_here(case: Case) -> Record:
+    """The record of a traced case. What its module raises becomes its status, as in a child; UsageError is raised."""
+    from attnprof.profiling.trace import trace_case
+
+    try:
+        return Record(case, counts=trace_case(case))
+    except UsageError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        from attnprof.worker import failure
+
+        event = failure(case, error)
+        return Record(case, status=event["status"], detail=event["detail"])
+
+
+def counts_here(case: Case) -> Counts:
+    """The counts of a case, for a command that has nothing to show without them."""
+    record = trace_here(case)
+    if record.counts is None:
+        detail = record.detail.replace("\n", ", at ")
+        raise UntraceableError(f"{case.label} {case.shape.text()} {case.mode}: {record.status}: {detail}")
+    return record.counts
