@@ -39,7 +39,7 @@ from attnprof.profiling.tracer import Tracer, tensors_of
 from attnprof.records import MODES, Mechanism, Shape
 
 _MEMORY_SHARE = 0.5  # of what the machine has free: a row predicted above that is not run
-_TIMEOUT_S = 300
+_TIMEOUT_S = 600
 _HELD_BY_CALLER = "gradient of output"
 _NUMBER = 8  # bytes: the largest a single number takes
 _SMALL = 64  # constants up to this many elements are compared by value
@@ -55,8 +55,9 @@ _COLUMNS = (
 _LEGEND = (
     "Bytes above parameters, buffers and inputs. Difference: traced against allocator. Explained by: the op of the trace where",
     "the largest (bytes alive before the op + the op's own peak, run alone) lies, how far that is above the traced peak, and",
-    "what the op allocates beside its outputs, by the inner op that asks for it. A number in `x * 0.5` becomes a tensor of 4 or 8",
-    "bytes, which a trace does not see. Left over: allocator minus all that. The ops of rows equal to the byte are not run alone.",
+    "what the op allocates beside its outputs, by the inner op that asks for it. A number in `x * 0.5` becomes a tensor of 4",
+    "or 8 bytes, which a trace does not see. Left over: allocator minus all that. The ops of rows that are equal to the byte",
+    "are not run alone.",
 )
 
 

@@ -203,7 +203,8 @@ def load_imported(path: str) -> Mechanism:
         if not file.is_file():
             raise UsageError(f"{where}: there is no such file (for '{path}').")
         spec = importlib.util.spec_from_file_location(file.stem, file)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[file.stem] = module
         spec.loader.exec_module(module)

@@ -1,0 +1,128 @@
+"""The traced peak against torch's CPU allocator, at a small size (`python -m tests.observer` makes the table of the catalogue)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attnprof.profiling import instantiate
+from attnprof.records import MODES, Mechanism, Shape, TensorSpec
+from tests import observer
+
+SHAPE = Shape(1, 32, 9, 9)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Kernels take scratch for every thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with instantiate.random_state_kept():
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["ccnet", "ccnet_bmm", "cam", "nonlocal", "gcnet", "snl"])
+def test_equal_to_the_byte(name: str, mode: str) -> None:
+    row = observer.observe_row(name, mode, SHAPE)
+    assert row.allocator == row.traced, observer._explained_by(row)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["se", "sdpa", "pam", "emanet", "conv3x3", "ppm", "mhsa"])
+def test_explained_entirely(name: str, mode: str) -> None:
+    row = observer.observe_row(name, mode, SHAPE)
+    assert row.allocator is not None
+    assert row.left_over == 0, observer._explained_by(row)
+
+
+class Body(nn.Module):
+    """A function of the input and two parameters as a module."""
+
+    def __init__(self, body: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.body = body
+        self.w = nn.Parameter(torch.ones(1, 8, 1, 1))
+        self.v = nn.Parameter(torch.ones(1, 8, 16, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x, self.w, self.v)
+
+
+class SumInBackward(torch.autograd.Function):
+    """A backward pass with an addition of its own, which is no accumulation."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(x, w)
+        return x * w
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        x, w = ctx.saved_tensors
+        return grad * w + grad * x, (grad * x).sum((0, 2, 3), keepdim=True)
+
+
+ACCUMULATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "one tensor twice in an op": lambda x, w, v: x * w * (x * w) + x,
+    "residual": lambda x, w, v: (x * w).tanh() * v + x,
+    "three uses": lambda x, w, v: x * v + x.sigmoid() * x + x.exp(),
+    "passed on by two additions": lambda x, w, v: (x + x * w) + (x * w + v),
+    "views of one gradient": lambda x, w, v: torch.cat([x[:, :4] + x[:, 4:], x[:, 4:] * x[:, :4]], 1) + x,
+    "expanded gradient": lambda x, w, v: x * w + x.sum((2, 3), keepdim=True) + x.mean(1, keepdim=True),
+    "transposed gradient": lambda x, w, v: (x * v).transpose(2, 3) + x,
+    "gradient of another layout": lambda x, w, v: (x * w).transpose(2, 3).contiguous() * v.transpose(2, 3),
+    "in place": lambda x, w, v: (x * w).add_(x * v).relu_() + x,
+    "detached": lambda x, w, v: x * w + (x * v).detach(),
+    "custom function": lambda x, w, v: SumInBackward.apply(x * v, w) + x,
+    "checkpoint": lambda x, w, v: torch.utils.checkpoint.checkpoint(
+        lambda u: (u * w + u * v).tanh() * u, x, use_reentrant=False, preserve_rng_state=False
+    ),
+    "reentrant checkpoint": lambda x, w, v: torch.utils.checkpoint.checkpoint(
+        lambda u: (u * w + u * v).tanh() * u, x, use_reentrant=True, preserve_rng_state=False
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ACCUMULATIONS)
+def test_accumulation_is_eager(case: str) -> None:
+    """Gradients add up in place, are taken over or are copied exactly where eager does so."""
+    module, shape = Body(ACCUMULATIONS[case]), Shape(1, 8, 16, 16)
+    mechanism = Mechanism("body", "test", "BCHW", "", Body, inputs=lambda shape: (TensorSpec((1, 8, 16, 16)),))
+    recorder = observer.record(module, mechanism, shape, "training")
+    inputs = [torch.randn(1, 8, 16, 16).requires_grad_()]
+    allocator, seen_in, numbers = observer.observe(module, inputs, None, training=True)
+    assert 0 <= allocator - recorder.ledger.peak()[0] <= numbers, seen_in
+
+
+def test_a_wrong_model_of_accumulation_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison has teeth: additions out of place read too high."""
+    monkeypatch.setattr(observer.Recorder, "_accumulates", lambda self, args: False)
+    mechanism = Mechanism("body", "test", "BCHW", "", Body, inputs=lambda shape: (TensorSpec((1, 8, 16, 16)),))
+    module = Body(ACCUMULATIONS["residual"])
+    recorder = observer.record(module, mechanism, Shape(1, 8, 16, 16), "training")
+    allocator, _, _ = observer.observe(module, [torch.randn(1, 8, 16, 16).requires_grad_()], None, training=True)
+    assert recorder.ledger.peak()[0] > allocator
+
+
+def test_a_child_answers_and_a_failure_costs_its_row() -> None:
+    rows = [
+        observer.row_in_child("channel/se", "inference", Shape(1, 32, 5, 5)),
+        observer.row_in_child("none", "inference", SHAPE),
+    ]
+    assert rows[0].allocator == rows[0].traced
+    assert rows[1].note.startswith("failed: UsageError")
+    text = observer.markdown(rows, SHAPE, "command")
+    assert "2 rows, 1 run: 1 equal to the byte, 0 explained entirely, 0 with bytes left over." in text
+    assert "| channel/se | inference |" in text
+
+
+def test_a_row_too_large_for_the_machine_is_not_run() -> None:
+    row = observer.observe_row("nonlocal_concat", "inference", Shape(1, 512, 400, 400))
+    assert row.allocator is None
+    assert row.note == f"not run: {row.traced} bytes predicted"
