@@ -54,7 +54,8 @@ def show_command(name: str, channels: int | None, hw: str | None, as_json: bool)
 
         arguments = [{"name": a.name, "default": a.default, "type": a.annotation} for a in entry.arguments]
         head = {"schema": SCHEMA_VERSION, "name": entry.name, "family": entry.family, "title": entry.title}
-        echo_json({**head, **{key.lower(): text for key, text in entry.headings.items()}, "arguments": arguments, **numbers})
+        texts = {"params_formula" if key == "Params" else key.lower(): text for key, text in entry.headings.items()}
+        echo_json({**head, **texts, "arguments": arguments, **numbers})
         return
     from attnprof.report import catalogue
 
