@@ -10,7 +10,7 @@ from attnprof.errors import AttnprofError
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 fine, 2 usage or spec error, 3 nothing selected, 5 case failed, 70 internal, 130 interrupted."""
+    """Entry point. Exit codes: 0 fine, 2 usage or spec error, 3 nothing selected, 5 a case failed, 70 internal, 130 Ctrl-C."""
     import click
 
     from attnprof.cli import cli

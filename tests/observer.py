@@ -144,8 +144,8 @@ class Recorder(Tracer):
 
     def _count(self, entry: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         before, op = self.ledger.live_bytes, self.running
-        if op is torch.ops.aten.add.Tensor and out is args[0]:
-            op = torch.ops.aten.add_.Tensor  # the engine's accumulation, which the tracer takes as in place
+        if args and out is args[0] and not entry.in_place:  # what the tracer takes as in place: the engine's accumulation
+            op = getattr(getattr(torch.ops.aten, f"{entry.name}_", None), op._overloadname, op)
         super()._count(entry, args, kwargs, out)
         added = self.ledger.live_bytes - before
         kept = {name: value for name, value in kwargs.items() if name != "_out"}

@@ -10,9 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from attnprof.profiling import outputs
+from attnprof.profiling.trace import trace_module
+from attnprof.records import TensorSpec
 
 aten = torch.ops.aten
 
@@ -29,8 +32,10 @@ def layouts(shape: tuple[int, ...]) -> list[Tensor]:
 
 
 def described(tree: Any) -> Any:
+    """Size, strides (of dimensions that have any extent: the others depend on the number of threads) and dtype."""
     if isinstance(tree, Tensor):
-        return tuple(tree.shape), tree.stride(), tree.dtype
+        strides = tuple(step for step, extent in zip(tree.stride(), tree.shape, strict=True) if extent != 1)
+        return tuple(tree.shape), strides, tree.dtype
     if isinstance(tree, (list, tuple)):
         return [described(item) for item in tree]
     return tree
@@ -215,6 +220,45 @@ def test_what_a_maker_does_not_know_it_leaves_to_torch() -> None:
     assert makers[aten.add.Tensor]((whole, half), {}) is NotImplemented
     assert makers[aten.sigmoid.default]((number,), {}) is NotImplemented
     assert makers[aten.sum.dim_IntList]((number, [0]), {}) is NotImplemented
+
+
+class Wrong(nn.Module):
+    """A call that torch refuses: the trace must refuse it too, not make something up."""
+
+    def __init__(self, call: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.call = call
+
+    def forward(self, x: Tensor) -> Any:
+        return self.call(x)
+
+
+_WRONG: dict[str, Callable[[Tensor], Any]] = {
+    "mm": lambda x: x[0, 0] @ x[0, 0],
+    "bmm": lambda x: torch.bmm(x[:, 0], x[:, 0]),
+    "addmm": lambda x: torch.addmm(x[0, 0, 0, :3], x[0, 0].t(), x[0, 0]),
+    "broadcast": lambda x: x + x[..., :2],
+    "in place": lambda x: x[:, :1].clone().add_(x),
+    "in place product": lambda x: x[0].clone().baddbmm_(x[0], x[0]),
+    "cat": lambda x: torch.cat([x, x[:, :, 1:]], 1),
+    "conv": lambda x: functional.conv2d(x, x.new_empty(4, 2, 1, 1)),
+    "conv bias": lambda x: functional.conv2d(x, x.new_empty(4, 3, 1, 1), x.new_empty(3)),
+    "softmax": lambda x: x.softmax(4),
+    "sum": lambda x: x.sum(dim=(1, 7)),
+    "stack": lambda x: torch.stack([x, x[1:]]),
+    "batch norm": lambda x: functional.batch_norm(x, x.new_empty(4), x.new_empty(4)),
+    "layer norm": lambda x: functional.layer_norm(x, [4], x.new_empty(4)),
+    "dtype": lambda x: x[0, 0].t() @ x[0, 0].double(),
+}
+
+
+@pytest.mark.parametrize("name", _WRONG)
+def test_what_torch_refuses_is_refused(name: str) -> None:
+    module = Wrong(_WRONG[name])
+    with pytest.raises(Exception, match=r".") as real:
+        module(torch.randn(2, 3, 4, 5))
+    with pytest.raises(type(real.value)):
+        trace_module(module, [TensorSpec((2, 3, 4, 5))])
 
 
 def test_in_place_and_out_forms_are_told_apart() -> None:

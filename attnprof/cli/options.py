@@ -73,6 +73,11 @@ def check_entry(name: str, args: Mapping[str, Any]) -> None:
         if where.endswith(".py") and not Path(where).is_file():
             raise UsageError(f"{where}: there is no such file (for '{name}').")
         return
+    if not args:  # `check_item` imports pydantic
+        from attnprof import mechanisms
+
+        mechanisms.resolve(name)
+        return
     from attnprof.spec.entries import check_item
 
     for finding in check_item((), {"name": name, "args": dict(args)}):

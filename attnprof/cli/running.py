@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import signal
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -178,14 +180,39 @@ def _execute(spec: Any, cases: Sequence[Case], options: dict[str, Any], path: Pa
 
     chosen = Options(budget_s=spec.measure.budget_s, run_budget_s=spec.measure.run_budget_s, timeout_s=options["timeout"])
     found: dict[str, Record] = {}
+
+    def keep(record: Record) -> None:
+        with _undivided():
+            store.append(path, record)
+            found[record.case.key] = record
+
     with progress(options["quiet"], spec.measure.run_budget_s) as listener:
+        running = cast(Generator[Record], run_cases(cases, chosen, listener))
         try:
-            for record in run_cases(cases, chosen, listener) if cases else ():
-                store.append(path, record)
-                found[record.case.key] = record
+            for record in running:
+                keep(record)
         except KeyboardInterrupt:
+            with contextlib.suppress(KeyboardInterrupt):
+                for record in _unfinished(running):
+                    keep(record)
             return found, True
     return found, False
+
+
+@contextlib.contextmanager
+def _undivided() -> Iterator[None]:
+    """Ctrl-C waits until this is through."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _unfinished(running: Generator[Record]) -> Iterator[Record]:
+    """What an interrupted run has traced and not measured: an interrupt that struck here is passed on to it."""
+    yield running.throw(KeyboardInterrupt())
+    yield from running
 
 
 COMMANDS = {"run": run_command}

@@ -61,15 +61,15 @@ def meta_input(spec: TensorSpec, dtype: torch.dtype, requires_grad: bool, channe
 def random_state_kept() -> Iterator[None]:
     """Put back the random states of torch's CPU generator, of numpy (where loaded) and of Python."""
     torch_state, python_state = torch.get_rng_state(), random.getstate()
-    numpy = sys.modules.get("numpy")
-    numpy_state = numpy.random.get_state() if numpy is not None and hasattr(numpy, "random") else None
+    numpy = sys.modules.get("numpy.random")  # not imported for this
+    numpy_state = numpy.get_state() if numpy is not None else None
     try:
         yield
     finally:
         torch.set_rng_state(torch_state)
         random.setstate(python_state)
-        if numpy is not None and numpy_state is not None:
-            numpy.random.set_state(numpy_state)
+        if numpy is not None:
+            numpy.set_state(numpy_state)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def _version(package: str) -> str:
 
 @cache
 def _counting_hash() -> str:
-    return _hash(sorted((_PACKAGE / "profiling").glob("*.py")))
+    return _hash(sorted((_PACKAGE / "profiling").rglob("*.py")))
 
 
 def source_hash(mechanism: str, host: str | None = None) -> str:

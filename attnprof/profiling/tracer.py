@@ -48,7 +48,7 @@ class _Entry:
         self.view = flops.moves_no_data(func)
         self.in_place = outputs.returns_self(func)
         self.out = outputs.writes_out(func)
-        self.maker = outputs.MAKERS.get(func)
+        self.maker = outputs.maker_of(func)
         self.factory = _is_factory(func)
         self.bytes = flops.bytes_for(func)
         self.creates = self.name.startswith("new_") or self.name.endswith("_like")
@@ -117,16 +117,17 @@ class Tracer(TorchDispatchMode):
 
     def _make(self, entry: _Entry, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The output on meta: in place, by a maker of ours, or by torch's meta kernel."""
+        out = NotImplemented
         if entry.in_place:
-            return args[0]
-        if entry.out and kwargs["out"].is_meta and kwargs["out"].numel():
-            return kwargs["out"]
-        if entry.factory and self.counting and _constant(args, kwargs):
-            return func(*args, **kwargs)
-        if entry.maker is not None and (not args or not isinstance(args[0], Tensor) or args[0].is_meta):
+            out = outputs.in_place(entry.maker, args, kwargs)
+        elif entry.out:
+            out = outputs.into(entry.maker, args, kwargs)
+        elif entry.factory and self.counting and _constant(args, kwargs):
+            out = func(*args, **kwargs)
+        elif entry.maker is not None and (not args or not isinstance(args[0], Tensor) or args[0].is_meta):
             out = entry.maker(args, kwargs)
-            if out is not NotImplemented:
-                return out
+        if out is not NotImplemented:
+            return out
         return self._fall_back(func, args, kwargs)
 
     def _fall_back(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -271,11 +272,11 @@ def _assume_scalar(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _assume_all_nonzero(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return outputs.empty((args[0].numel(), args[0].dim()), torch.int64, (1, max(args[0].numel(), 1)))
+    return outputs.layout.empty((args[0].numel(), args[0].dim()), torch.int64, (1, max(args[0].numel(), 1)))
 
 
 def _assume_all_selected(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return outputs.empty((args[0].numel(),), args[0].dtype)
+    return outputs.layout.empty((args[0].numel(),), args[0].dtype)
 
 
 _ASSUMED: dict[str, Callable[[tuple[Any, ...], dict[str, Any]], Any]] = {
