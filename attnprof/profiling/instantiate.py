@@ -73,6 +73,30 @@ def random_state_kept() -> Iterator[None]:
 
 
 @contextmanager
+def attributes_kept(module: nn.Module) -> Iterator[None]:
+    """Put back every submodule's attributes afterwards, for a module whose tensors need no swapping (all on meta already)."""
+    saved = [(part, dict(part.__dict__), dict(part._buffers)) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, attributes, buffers in saved:
+            part.__dict__.clear()
+            part.__dict__.update(attributes)
+            part._buffers.clear()
+            part._buffers.update(buffers)
+
+
+def without_data(module: nn.Module) -> bool:
+    """True where every parameter, buffer and tensor attribute is on meta."""
+    return all(
+        tensor.is_meta
+        for part in module.modules()
+        for tensor in (*part._parameters.values(), *part._buffers.values(), *part.__dict__.values())
+        if isinstance(tensor, Tensor)
+    )
+
+
+@contextmanager
 def swapped(module: nn.Module, replace: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Every parameter, buffer and tensor attribute replaced (shared ones once); all attributes put back afterwards."""
     saved = [(part, dict(part.__dict__)) for part in module.modules()]

@@ -86,7 +86,8 @@ def trace_module(
     pass_ = _Pass(training, target, sdpa, autocast, objective)
     with instantiate.random_state_kept():
         meta_inputs = tuple(as_meta(value) for value in inputs)
-        with instantiate.swapped(module, instantiate.to_meta):
+        as_it_is = not training and instantiate.without_data(module)  # in training its parameters would get gradients
+        with instantiate.attributes_kept(module) if as_it_is else instantiate.swapped(module, instantiate.to_meta):
             counts, failure = _attempt(pass_, module, meta_inputs)
         if counts is not None and not counts.assumed:
             return counts
