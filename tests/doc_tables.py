@@ -1,6 +1,6 @@
 """README's generated parts: what stands between `<!-- begin NAME -->` and `<!-- end NAME -->`, as the code gives it now.
 
-    python -m tests.doc_tables      writes them into README.md
+python -m tests.doc_tables      writes them into README.md
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ PARTS: Mapping[str, Callable[[], str]] = {"compare": compare, "commands": comman
 def renewed(text: str) -> str:
     """README's text with every part made anew. Raises ValueError where a part's markers are not there exactly once."""
     for name, make in PARTS.items():
-        begin, end = f"<!-- begin {name} -->\n", f"\n<!-- end {name} -->"
+        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
         if text.count(begin) != 1 or text.count(end) != 1:
             raise ValueError(f"the markers of '{name}' stand not exactly once in README.md")
         pattern = re.escape(begin) + ".*" + re.escape(end)
-        made = begin + make() + end
+        made = f"{begin}\n{make()}\n{end}"
         text = re.sub(pattern, lambda _, made=made: made, text, flags=re.DOTALL)  # type: ignore[misc]
     return text
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from attnprof import mechanisms
 from attnprof.errors import UntraceableError
 from attnprof.profiling.trace import count_real, trace_case, trace_module
 from attnprof.records import MODES, Case, Counts, Shape, TensorSpec
 from tests.catalogue import NAMES, make_inputs, small_shape, variants
+from tests.observer import observe
 
 X = TensorSpec((2, 8, 5, 7))
 
@@ -315,6 +318,36 @@ def test_custom_functions_and_accumulation(mode: str) -> None:
 
     real, traced = real_and_traced(Uses(), [torch.randn(5, 6)], mode)
     assert numbers(real) == numbers(traced)
+
+
+_SELECTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gather": lambda x: x.gather(1, torch.zeros(2, 1, 5, 7, dtype=torch.int64)),
+    "max": lambda x: x.max(1).values,
+    "topk": lambda x: x.topk(2, dim=1).values,
+    "index": lambda x: x[:, [0, 2]],
+    "index_select": lambda x: x.index_select(1, torch.tensor([0, 2])),
+    "median": lambda x: x.median(2).values,
+    "var_mean": lambda x: torch.stack(torch.var_mean(x, 1)),
+    "group norm": lambda x: functional.group_norm(x, 2),
+    "leaky relu": lambda x: functional.leaky_relu(x.transpose(1, 2), 0.1) * x.transpose(1, 2).contiguous(),
+}
+
+
+@pytest.mark.parametrize("name", _SELECTIONS)
+def test_backward_formulas_write_where_eager_does(name: str) -> None:
+    """The allocator's peak of a run without any mode: formulas that scatter into fresh zeros do so in place."""
+
+    class Selects(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return _SELECTIONS[name](x.mul(2.0)).sigmoid()
+
+    x = torch.randn(2, 8, 5, 7)
+    real, traced = real_and_traced(Selects(), [x], "training")
+    assert numbers(traced) == numbers(real)
+    seen = observe(Selects(), [x.requires_grad_()], None, training=True)[0]
+    assert (
+        abs(seen - traced.peak_bytes) < x.nbytes // 4
+    )  # wrapped numbers and kernels' scratch; a copy would be x.nbytes or more
 
 
 def test_lstm_checkpoint_vmap_and_complex_are_traced() -> None:

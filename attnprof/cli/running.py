@@ -187,7 +187,7 @@ def _execute(spec: Any, cases: Sequence[Case], options: dict[str, Any], path: Pa
             found[record.case.key] = record
 
     with progress(options["quiet"], spec.measure.run_budget_s) as listener:
-        running = cast(Generator[Record], run_cases(cases, chosen, listener))
+        running = cast("Generator[Record, None, None]", run_cases(cases, chosen, listener))
         try:
             for record in running:
                 keep(record)
@@ -209,7 +209,7 @@ def _undivided() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _unfinished(running: Generator[Record]) -> Iterator[Record]:
+def _unfinished(running: Generator[Record, None, None]) -> Iterator[Record]:
     """What an interrupted run has traced and not measured: an interrupt that struck here is passed on to it."""
     yield running.throw(KeyboardInterrupt())
     yield from running

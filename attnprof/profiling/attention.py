@@ -145,12 +145,12 @@ def _cpu_flash(query: Tensor, key: Tensor, value: Tensor, options: Any) -> bool:
 def _attend(query: Tensor, key: Tensor, value: Tensor, options: _Options, target: str, sdpa: str) -> Tensor:
     kernel = choose(query, key, value, options, target, sdpa)
     mask = options.mask
-    if mask is not None and mask.dtype == torch.bool and kernel != "math":
+    if mask is not None and mask.dtype == torch.bool:
         mask = _as_bias(mask, query)
     out: Tensor
     if kernel == "math":
         out, _ = torch._scaled_dot_product_attention_math(
-            query, key, value, options.mask, options.dropout, options.causal, scale=options.scale, enable_gqa=options.gqa
+            query, key, value, mask, options.dropout, options.causal, scale=options.scale, enable_gqa=options.gqa
         )
     elif kernel == "flash":
         out = _flash_padded(query, key, value, options)

@@ -21,6 +21,20 @@ from attnprof.profiling import flops, memory, outputs
 
 aten = torch.ops.aten
 _ADD = aten.add.Tensor
+_LISTED = {aten.index_put.default}  # its indices come as a list, which makes torch hold the tensor once more
+_IN_PLACE_FORMS = {
+    _ADD: aten.add_.Tensor,
+    aten.scatter.src: aten.scatter_.src,
+    aten.scatter.value: aten.scatter_.value,
+    aten.scatter_add.default: aten.scatter_add_.default,
+    aten.index_add.default: aten.index_add_.default,
+    aten.index_put.default: aten.index_put_.default,
+}
+_ADDING_NODES = {  # their own formulas add, out of place: found by comparing with the allocator
+    "VarMean", "StdMean", "Logcumsumexp", "LinalgQr", "LinalgCholeskyEx", "Cholesky", "LinalgSvd", "LinalgPinv", "LinalgLstsq",
+    "LinalgLu", "LinalgLuFactorEx", "LinalgLuSolve", "LuUnpack", "TriangularSolve", "Atan2", "Aminmax", "SpecialI1E",
+    "NativeGroupNorm",
+}  # fmt: skip
 _SMALL_CONSTANT = 1 << 20
 
 
@@ -33,6 +47,7 @@ class _Entry:
         "creates",
         "factory",
         "in_place",
+        "in_place_form",
         "maker",
         "name",
         "out",
@@ -47,6 +62,7 @@ class _Entry:
         self.rule = flops.rule_for(func)
         self.view = flops.moves_no_data(func)
         self.in_place = outputs.returns_self(func)
+        self.in_place_form = _IN_PLACE_FORMS.get(func)
         self.out = outputs.writes_out(func)
         self.maker = outputs.maker_of(func)
         self.factory = _is_factory(func)
@@ -101,9 +117,9 @@ class Tracer(TorchDispatchMode):
             entry = _ENTRIES[func] = _Entry(func)
         if entry.view:
             return func(*args, **kwargs)
-        if func is _ADD and self.phase == "backward" and self._accumulates(args):
+        if self.phase == "backward" and entry.in_place_form is not None and self._in_place_in_eager(func, args):
             if self.real:
-                args[0].add_(args[1])
+                entry.in_place_form(*args, **kwargs)
             out = args[0]
         elif self.real:
             out = func(*args, **kwargs)
@@ -153,8 +169,20 @@ class Tracer(TorchDispatchMode):
                 return _DECOMPOSED
         return func(*args, **kwargs)
 
+    def _in_place_in_eager(self, func: Any, args: tuple[Any, ...]) -> bool:
+        """Does eager write into the first argument here, where torch avoids that under a dispatch mode?
+
+        The engine adds in place to a gradient buffer that only it holds (input_buffer.cpp); derivative formulas scatter in
+        place into zeros that they have just made (FunctionsManual.cpp, areAnyTensorSubclassLike).
+        """
+        if func is not _ADD:
+            holders = (args[0]._use_count(), torch._C._storage_Use_Count(args[0].untyped_storage()._cdata))
+            known = (self.sole_owner or (0, 0))[:2]
+            return holders == known or (func in _LISTED and holders == (known[0] + 1, known[1]))
+        return self._accumulates(args)
+
     def _accumulates(self, args: tuple[Any, ...]) -> bool:
-        """Is this the engine adding to a gradient buffer that only it holds? Eager does that in place (input_buffer.cpp)."""
+        """Is this the engine adding to a gradient buffer that only it holds?"""
         if len(args) < 2:
             return False
         old, new = args[0], args[1]
@@ -169,7 +197,10 @@ class Tracer(TorchDispatchMode):
         if self.calibrating:
             self.sole_owner = signature
             return False
-        return signature == self.sole_owner and outputs.is_dense(old.shape, old.stride())
+        if signature != self.sole_owner or not outputs.is_dense(old.shape, old.stride()):
+            return False
+        node = torch._C._current_autograd_node()
+        return node is None or node.name().removesuffix("Backward0") not in _ADDING_NODES
 
     def _count(self, entry: _Entry, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         module = self._where()

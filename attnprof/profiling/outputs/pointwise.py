@@ -73,7 +73,8 @@ def _masked_fill(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _threshold_backward(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _pointwise(args[:2])
+    """The CPU kernel iterates over (input, gradient): the input's layout decides."""
+    return _pointwise((args[1], args[0]))
 
 
 MAKERS: dict[str, Maker] = {
@@ -85,5 +86,5 @@ MAKERS: dict[str, Maker] = {
     "masked_fill.Scalar": _masked_fill,
     "masked_fill.Tensor": _masked_fill,
     "threshold_backward": _threshold_backward,
-    "leaky_relu_backward": _binary,
+    "leaky_relu_backward": _threshold_backward,
 }

@@ -1,0 +1,178 @@
+"""README.md and CONTRIBUTING.md against the code: generated parts, command lines, examples, paths.
+
+The generated parts are rewritten by `ATTNPROF_BLESS=1 pytest tests/test_docs.py`; read the diff before you keep it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from attnprof import errors, mechanisms
+from attnprof.cli import _COMMANDS, cli
+from attnprof.spec import parse_text
+from tests import doc_tables
+from tests.doc_tables import ROOT, run_here
+
+README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
+# Words in the documents that stand for a name of the reader's.
+STAND_INS = {"FAMILY", "NAME", "COMMAND", "DIR"}
+# What a run, a build or the reader makes.
+MADE = re.compile(r"reports/[^/.]+/|reports/NAME/|\.venv/|mine\.py|my\.yaml|reports/memory_observer\.md")
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """The code blocks of a document in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def console_lines() -> Iterator[tuple[str, list[str]]]:
+    """(document, words) of every line that a reader is to type; assignments in front are left out."""
+    for path in (README, CONTRIBUTING):
+        for block in blocks(path, "console"):
+            for line in block.splitlines():
+                if line.startswith("$ "):
+                    words = shlex.split(line[2:], comments=True)
+                    while re.match("[A-Z_]+=", words[0]):
+                        del words[0]
+                    yield path.name, words
+
+
+TYPED = list(dict.fromkeys((document, tuple(words)) for document, words in console_lines()))
+OURS = [words[1:] for _, words in TYPED if words[0] == "attnprof"]
+
+
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def test_generated_parts_are_what_the_code_gives_now() -> None:
+    if os.environ.get("ATTNPROF_BLESS"):
+        doc_tables.write()
+    assert doc_tables.renewed(text_of(README)) == text_of(README), "read on: ATTNPROF_BLESS=1 pytest tests/test_docs.py"
+
+
+def test_every_command_and_exit_code_is_in_readme() -> None:
+    readme = text_of(README)
+    assert [name for name in _COMMANDS if f"`attnprof {name}`" not in readme] == []
+    known = {kind.exit_code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "exit_code")}
+    written = {int(code) for code in re.findall(r"^\| (\d+) \|", readme, re.MULTILINE)}
+    assert written == known | {0, 130, 141}
+
+
+def test_lines_to_type_are_found() -> None:
+    assert {words[0] for words in OURS} >= {"run", "compare", "explain", "list", "show", "report", "validate"}
+    assert ("README.md", ("make", "run")) in TYPED
+
+
+@pytest.mark.parametrize("words", OURS, ids=" ".join)
+def test_command_lines_parse(words: tuple[str, ...]) -> None:
+    """Options are known, values are of their types, required ones are there; nothing is run."""
+    command = cli.get_command(click.Context(cli), words[0])
+    assert command is not None, words[0]
+    context = command.make_context(words[0], list(words[1:]))
+    for name in context.params.get("names", (context.params.get("name"),)):
+        if name and ":" not in name and "NAME" not in name:
+            mechanisms.resolve(name)
+    for spec in context.params.get("specs", ()):
+        assert (ROOT / spec).is_file() or MADE.match(spec), spec
+
+
+def test_cheap_command_lines_run_without_torch(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "specs", tmp_path / "specs")
+    cheap = [list(words) for words in OURS if words[0] in ("list", "show", "validate", "schema") and "--hw" not in words]
+    cheap = [words for words in cheap if not STAND_INS & set("/".join(words).split("/"))]
+    assert len(cheap) >= 3
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from tests.doc_tables import run_here\n"
+        f"for words in {[*cheap, *([name, '--help'] for name in _COMMANDS), ['--help'], ['schema']]!r}:\n"
+        "    status, out = run_here(words)\n"
+        "    assert status == 0 and out, (words, status)\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(ROOT)], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_make_targets_and_what_they_do() -> None:
+    makefile = text_of(ROOT / "Makefile")
+    targets = set(re.findall(r"^([a-z]+):.*##", makefile, re.MULTILINE))
+    typed = {words[1] for _, words in TYPED if words[0] == "make"}
+    named = set(re.findall(r"`make ([a-z]+)`", text_of(README) + text_of(CONTRIBUTING)))
+    assert typed | named == targets
+
+
+def test_pip_lines_name_what_the_project_needs() -> None:
+    project = tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]
+    needed = {re.split("[<>=]", requirement)[0] for requirement in project["dependencies"]}
+    (listed,) = (words[2:] for _, words in TYPED if words[:2] == ("pip", "install") and not words[2].startswith("-"))
+    assert set(listed) == needed - {"torch"}
+    pin = text_of(ROOT / "constraints.txt").strip()
+    assert any(pin in words for _, words in TYPED)
+
+
+def test_the_spec_in_readme_is_valid_and_means_what_it_says() -> None:
+    (text,) = blocks(README, "yaml")
+    spec = parse_text(text, "README.md")
+    assert [entry.label for entry in spec.entries] == ["nonlocal", "ccnet", "mine"]
+    assert dict(spec.entries[1].args) == {"recurrence": (1, 2, 3)}
+
+
+def test_the_module_of_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """README's mine.py goes through the explain line that follows it; the fused attention kernel takes it."""
+    monkeypatch.chdir(tmp_path)
+    (code,) = (block for block in blocks(README, "python") if "class Mine" in block)
+    (tmp_path / "mine.py").write_text(code, encoding="utf-8")
+    (line,) = (words for words in OURS if words[0] == "explain")
+    status, out = run_here(list(line))
+    assert status == 0
+    assert "Who holds the memory at the peak" in out
+    assert "softmax" not in out
+
+
+def test_the_python_example_prints_what_its_comments_say(tmp_path: Path) -> None:
+    (code,) = (block for block in blocks(README, "python") if "import attnprof" in block)
+    file = tmp_path / "example.py"
+    file.write_text(code, encoding="utf-8")
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", [README, CONTRIBUTING, ROOT / "CHANGELOG.md"], ids=lambda path: path.name)
+def test_every_path_that_is_named_exists(path: Path) -> None:
+    text = text_of(path)
+    catalogue = {f"{family}/{name}" for family, members in mechanisms.names().items() for name in members}
+    named = {target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)}
+    named |= {word for word in re.findall(r"`([^`\s()]+)`", text) if re.search(r"/|\.(py|md|toml|txt|ya?ml|json)$", word)}
+    missing = []
+    for word in sorted(named - catalogue - {""}):
+        if MADE.match(word) or word.startswith(("./file.py", "<family>")) or STAND_INS & set(re.split(r"[/.]", word)):
+            continue
+        if not any(ROOT.glob(word.split("<")[0])):  # attnprof/mechanisms/<family>/
+            missing.append(word)
+    assert missing == []
+    anchors = {
+        re.sub(r"[^a-z0-9 -]", "", head.lower()).replace(" ", "-")
+        for head in re.findall(r"^#+ (.*)$", text_of(README), re.MULTILINE)
+    }
+    assert set(re.findall(r"\]\((?:README\.md)?#([a-z-]+)\)", text)) <= anchors
+
+
+def test_headings_and_checks_are_named_in_contributing() -> None:
+    from tests.test_mechanisms import CHECKS
+
+    text = text_of(CONTRIBUTING)
+    assert [check.__name__ for check in CHECKS if f"`{check.__name__}`" not in text] == []
+    assert ", ".join(mechanisms.HEADINGS) in " ".join(text.split())
