@@ -44,7 +44,7 @@ def profile(
 
     if isinstance(module_or_name, str):
         return by_name(module_or_name, shape_or_inputs, device, mode, dtype, budget_s, args)
-    return by_module(module_or_name, shape_or_inputs, device, mode, dtype, budget_s)
+    return by_module(module_or_name, shape_or_inputs, device, mode, dtype, args)
 
 
 def build(name: str, channels: int, hw: tuple[int, int] = (65, 65), **args: Any) -> nn.Module:

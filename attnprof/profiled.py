@@ -32,7 +32,7 @@ def by_name(name: str, shape: Any, device: str, mode: str, dtype: str, budget_s:
     return record
 
 
-def by_module(module: Any, inputs: Any, device: str, mode: str, dtype: str, budget_s: float) -> Record:
+def by_module(module: Any, inputs: Any, device: str, mode: str, dtype: str, args: dict[str, Any]) -> Record:
     """A module that is there: traced in this process. Measuring wants a child, and so an import path."""
     from torch import nn
 
@@ -42,6 +42,8 @@ def by_module(module: Any, inputs: Any, device: str, mode: str, dtype: str, budg
     kind = type(module)
     if not isinstance(module, nn.Module):
         raise UsageError(f"a module (torch.nn.Module), a name or an import path is wanted, not {module!r:.80}.")
+    if args:
+        raise UsageError(f"{', '.join(args)}: a module is built already and takes no arguments.")
     if device != "none":
         raise UsageError(
             f"a module object is only traced (device='none'). To measure it, give its import path: "

@@ -350,6 +350,17 @@ def test_backward_formulas_write_where_eager_does(name: str) -> None:
     )  # wrapped numbers and kernels' scratch; a copy would be x.nbytes or more
 
 
+def test_a_hoard_without_end_runs_out_of_memory() -> None:
+    class Hoards(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            hoard = []
+            while True:
+                hoard.append(x.new_ones(2**28))
+
+    with pytest.raises(MemoryError, match="no end"):
+        trace_module(Hoards(), [X])
+
+
 def test_lstm_checkpoint_vmap_and_complex_are_traced() -> None:
     class Mixed(nn.Module):
         def __init__(self) -> None:

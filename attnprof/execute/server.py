@@ -44,6 +44,12 @@ def serve(descriptor: int) -> None:
     gc.collect()
     gc.freeze()  # a collection in a child need not walk all of torch (0.1 s each), nor copy its pages
     channel.sendall(b'{"ready": true}\n')
+    with contextlib.suppress(ConnectionResetError, BrokenPipeError):  # the parent has gone: nobody is left to answer
+        _answer(channel, awake, wake)
+
+
+def _answer(channel: socket.socket, awake: int, wake: int) -> None:
+    """Fork a child per request and tell of each that ends, until the parent closes its side."""
     while True:
         ready, _, _ = select.select([channel.fileno(), awake], [], [])
         if awake in ready:

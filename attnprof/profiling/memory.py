@@ -8,6 +8,7 @@ fragmentation of the allocator's blocks are not in it.
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 from attnprof.records import Holder
 
 CUDA_BLOCK = 512
+_HOARD = 1 << 15
 
 
 class _StorageRef(weakref.ref):  # type: ignore[type-arg]
@@ -64,6 +66,16 @@ class Ledger:
         self.makers.append((op, module, phase, tuple(tensor.shape)))
         self.events.append(ref.block)
         self.live_bytes += size
+        if not ref.block % _HOARD:
+            self._refuse_hoarding()
+
+    def _refuse_hoarding(self) -> None:
+        """A module that allocates without end would never end here, where tensors take no memory: it runs out of it instead."""
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if len(self._alive) > _HOARD // 2 and self.live_bytes > memory:
+            raise MemoryError(
+                f"{len(self._alive):,} tensors of {self.live_bytes:,} bytes are alive, more than this machine has, and no end"
+            )
 
     def knows(self, tensor: Tensor) -> bool:
         """True for the storage of a booked block (not of a resident tensor)."""

@@ -166,7 +166,7 @@ def _attempt(pass_: _Pass, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[
     tracer = Tracer()
     try:
         return pass_.count(module, inputs, tracer, "meta"), None
-    except AttnprofError:
+    except (AttnprofError, MemoryError):
         raise
     except Exception as error:
         if tracer.assumed or _is_meta_limit(error):

@@ -7,7 +7,8 @@ Shapes    x: B C H W -> y: B C H W
 Params    2*C*(C//r)
 Cost      2*C*(C//r) MACs per image, whatever the resolution; pooling and scaling touch B*C*H*W elements
 Defaults  reduction r = 16 (section 6.4)
-Differs   no biases, as in the paper's parameter count 2*C^2/r (section 4); the Caffe release has them
+Differs   no biases, as in the paper's parameter count 2*C^2/r (section 4); the Caffe release has them; one hidden channel is
+          kept where C < r
 Survey    domain: channel; g: global average pooling, MLP, sigmoid; f: scale; tasks: Cls, Det; kind: soft; goal: I, II; stage: 3
 """
 
@@ -23,7 +24,7 @@ class SE(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
-        hidden = channels // reduction
+        hidden = max(channels // reduction, 1)
         self.squeeze = nn.Linear(channels, hidden, bias=False)
         self.excite = nn.Linear(hidden, channels, bias=False)
 
@@ -35,12 +36,12 @@ class SE(nn.Module):
 
 def params(channels: int, reduction: int = 16) -> int:
     """Closed form of the parameter count."""
-    return 2 * channels * (channels // reduction)
+    return 2 * channels * max(channels // reduction, 1)
 
 
 def macs(shape: Shape, reduction: int = 16) -> int:
     """Multiply-accumulates of one forward pass."""
-    return shape.batch * 2 * shape.channels * (shape.channels // reduction)
+    return shape.batch * 2 * shape.channels * max(shape.channels // reduction, 1)
 
 
 MECHANISM = Mechanism(

@@ -32,6 +32,8 @@ class CrissCross(nn.Module):
 
     def __init__(self, channels: int, recurrence: int = 2, reduction: int = 8) -> None:
         super().__init__()
+        if recurrence < 1:
+            raise ValueError(f"recurrence={recurrence}: at least one pass")
         self.recurrence = recurrence
         self.query, self.key = (nn.Conv2d(channels, max(channels // reduction, 1), 1) for _ in range(2))
         self.value = nn.Conv2d(channels, channels, 1)

@@ -31,6 +31,8 @@ class CrissCrossBMM(nn.Module):
     def __init__(self, channels: int, recurrence: int = 2, reduction: int = 8) -> None:
         super().__init__()
         width = max(channels // reduction, 1)
+        if recurrence < 1:
+            raise ValueError(f"recurrence={recurrence}: at least one pass")
         self.recurrence = recurrence
         self.query = nn.Conv2d(channels, width, 1)
         self.key = nn.Conv2d(channels, width, 1)

@@ -10,7 +10,7 @@ Params    2*C*(C//r) + 3*(C//r) + 2*C + 1
 Cost      2*N*C + 2*C*(C//r) MACs per image; the largest tensors are x and z
 Defaults  reduction r = 16 (section 4.3; the official configurations use 4 as well); LN over [C/r, 1, 1]; fusion by addition
 Differs   nothing in the layers: biases, LN and the zero start of W_v2 are the official code's (the equations write no biases);
-          W_k and W_v1 keep PyTorch's initialisation
+          W_k and W_v1 keep PyTorch's initialisation; one hidden channel is kept where C < r
 Survey    domain: spatial; g: key, softmax, MLP; f: pool, add; tasks: Cls, Det, ISeg, Action; kind: soft; goal: IV; stage: 4
           (no row in the survey)
 """
@@ -28,7 +28,7 @@ class GCNet(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
-        hidden = channels // reduction
+        hidden = max(channels // reduction, 1)
         self.key = nn.Conv2d(channels, 1, 1)
         self.squeeze = nn.Conv2d(channels, hidden, 1)
         self.norm = nn.LayerNorm([hidden, 1, 1])
@@ -45,13 +45,13 @@ class GCNet(nn.Module):
 
 def params(channels: int, reduction: int = 16) -> int:
     """Closed form of the parameter count."""
-    hidden = channels // reduction
+    hidden = max(channels // reduction, 1)
     return 2 * channels * hidden + 3 * hidden + 2 * channels + 1
 
 
 def macs(shape: Shape, reduction: int = 16) -> int:
     """Multiply-accumulates of one forward pass."""
-    hidden = shape.channels // reduction
+    hidden = max(shape.channels // reduction, 1)
     return shape.batch * (2 * shape.height * shape.width * shape.channels + 2 * shape.channels * hidden)
 
 
