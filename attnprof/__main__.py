@@ -10,7 +10,9 @@ from attnprof.errors import AttnprofError
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 fine, 2 usage or spec error, 3 nothing selected, 5 a case failed, 70 internal, 130 Ctrl-C."""
+    """Entry point. Exit codes: 0 fine, 2 usage or spec error, 3 nothing to select or compare, 5 a case failed, 70 internal,
+    130 interrupted, 141 the reader of stdout has gone.
+    """
     import click
 
     from attnprof.cli import cli

@@ -350,7 +350,7 @@ def test_compare_traces_and_measures_a_class_of_ones_own(call: Call, tmp_path: P
 def test_what_cannot_be_compared_is_refused_unless_forced(call: Call) -> None:
     args = ("compare", "nonlocal", "mhsa", "--hw", "9x9", "--channels", "64", "--device", "none")
     done = call(*args)
-    assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1)
+    assert (done.code, done.out, len(done.err.splitlines())) == (3, "", 1)
     assert "nonlocal takes BCHW" in done.err
     assert "mhsa takes BNC" in done.err
     assert "--force" in done.err

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +286,19 @@ def test_cells_are_chosen_cheapest_first_within_the_budget() -> None:
     assert choose([[dear, cheap], [middling]], predictor, 10, 10.0) == [[cheap], [middling]]
     assert choose([[dear, cheap], [middling]], predictor, 10, 1.0) == [[cheap]]
     assert choose([[dear, cheap], [middling]], predictor, 10, 0.0) == []
+
+
+def test_the_smallest_resolution_is_measured_whole_before_the_next_begins() -> None:
+    predictor = Predictor({"float32": Rates(1e9, 1e9, 0.0)}, 0)
+
+    def record(label: str, side: int, macs: int) -> Record:
+        return replace(_record(label, macs=macs), case=Case("m", label, {}, Shape(1, 1, side, side), device="cpu"))
+
+    small = [record("a", 65, 10**6), record("b", 65, 10**9), record("c", 65, 10**12)]
+    large = [record("a", 97, 2 * 10**6), record("b", 97, 4 * 10**9), record("c", 97, 10**13)]
+    labels = [[r.case.label for r in group] for group in choose([large, small], predictor, 10, 60.0)]
+    assert labels == [["a", "b"], ["a"]], "c does not fit: what is left goes to the next resolution"
+    assert choose([large, small], predictor, 10, 60.0)[0][0].case.shape.height == 65
 
 
 def test_predictions_follow_what_was_seen() -> None:

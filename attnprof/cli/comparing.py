@@ -11,7 +11,7 @@ import click
 from attnprof.cli import echo_json
 from attnprof.cli.options import Seconds, check_entry, modes_of, name_and_args, shape_options
 from attnprof.cli.progress import progress, say
-from attnprof.errors import UsageError
+from attnprof.errors import NothingSelectedError, UsageError
 from attnprof.records import Case, Record
 
 
@@ -108,7 +108,7 @@ def _refuse_other_layouts(cases: Sequence[Case]) -> None:
     first = next(iter(layouts.items()), None)
     for label, layout in layouts.items():
         if first is not None and layout != first[1]:
-            raise UsageError(
+            raise NothingSelectedError(
                 f"{first[0]} takes {first[1]} tensors and {label} takes {layout}: their costs are not those of one job. "
                 "Use --force to compare all the same."
             )

@@ -30,7 +30,7 @@ class Seconds(click.FloatRange):
 
 
 def shape_options(command: F) -> F:
-    """--hw (required), --channels, --batch, --dtype, --mode."""
+    """--hw (required), --channels, --batch, --dtype."""
     for option in (
         click.option("--dtype", default="float32", show_default=True, type=click.Choice(DTYPES), help="Type of the tensors."),
         click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1), help="Batch size."),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from attnprof import stats
-from attnprof.records import Counts, Record
+from attnprof.records import Counts, Record, Shape
 
 _OPS_IF_UNKNOWN = 30
 _CHILD_S = 0.15  # start of a child and its first op
@@ -93,17 +93,27 @@ def split_by_memory(records: Sequence[Record], usable: int) -> tuple[list[list[R
 
 
 def choose(groups: Sequence[Sequence[Record]], predictor: Predictor, samples: int, left_s: float) -> list[list[Record]]:
-    """The members to measure, cheapest first, while they fit; groups in order of cost, the cheapest first."""
+    """The members to measure while they fit: the shape that costs least as a whole first, cheapest first within it.
+
+    Whole tables of one resolution come before scattered cells of all. Groups in the order in which they are to be measured.
+    """
     costs = {record.case.key: predictor.cell_s(record, samples) for group in groups for record in group}
-    home = {record.case.key: index for index, group in enumerate(groups) for record in group}
+    shapes: dict[Shape, float] = {}
+    for record in (record for group in groups for record in group):
+        shapes[record.case.shape] = shapes.get(record.case.shape, 0.0) + costs[record.case.key]
+    homes = [
+        (shapes[record.case.shape], costs[record.case.key], index, record)
+        for index, group in enumerate(groups)
+        for record in group
+    ]
     chosen: set[str] = set()
     opened: set[int] = set()
-    for key in sorted(costs, key=lambda k: costs[k]):
-        opening = 0.0 if home[key] in opened else block_overhead_s()
-        if costs[key] + opening > left_s:
-            break
-        left_s -= costs[key] + opening
-        chosen.add(key)
-        opened.add(home[key])
+    for _, cost, home, record in sorted(homes, key=lambda entry: entry[:3]):
+        needed = cost + (0.0 if home in opened else block_overhead_s())
+        if needed <= left_s:
+            left_s -= needed
+            chosen.add(record.case.key)
+            opened.add(home)
     kept = [[record for record in group if record.case.key in chosen] for group in groups]
-    return sorted((group for group in kept if group), key=lambda group: sum(costs[r.case.key] for r in group))
+    order = [group for group in kept if group]
+    return sorted(order, key=lambda group: (shapes[group[0].case.shape], sum(costs[record.case.key] for record in group)))

@@ -145,7 +145,7 @@ class MeasureModel(Closed):
     """How to time."""
 
     budget_s: Seconds = Field(5.0, description="seconds per cell")
-    run_budget_s: Seconds | None = Field(None, description="seconds for the whole run; default: no limit")
+    run_budget_s: Seconds | None = Field(None, description="seconds for measuring all cells, after tracing; default: no limit")
     device: Annotated[str, Checked(_device, (("type", "string"),))] = Field(
         "auto", description="auto, none, cpu, cuda or cuda:N"
     )
