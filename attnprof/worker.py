@@ -28,7 +28,7 @@ from attnprof import mechanisms
 from attnprof.errors import AttnprofError, UntraceableError
 from attnprof.execute.board import Board, attach
 from attnprof.profiling import device, gpu, measure, peak
-from attnprof.profiling.prepare import UnsupportedError
+from attnprof.profiling.prepare import InvalidOutputError, UnsupportedError
 from attnprof.profiling.window import Member
 from attnprof.records import Case, case_from_json, to_json
 
@@ -161,6 +161,8 @@ def failure(case: Case, error: BaseException) -> dict[str, Any]:
 
 def _status(error: BaseException) -> str:
     text = str(error).lower()
+    if isinstance(error, InvalidOutputError):
+        return "invalid_output"
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return "oom"
     if isinstance(error, RuntimeError) and any(phrase in text for phrase in _NO_MEMORY):

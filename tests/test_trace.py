@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -106,6 +107,68 @@ def test_what_needs_data_is_assumed_where_a_real_run_is_refused() -> None:
     assert counts.traced_by == "meta"
     with pytest.raises(UntraceableError, match=r"without data"):
         trace_module(Reads(), [X], "inference", allow_real=False)
+
+
+class Written(nn.Module):
+    """Writes what it computes into a constant, and decides by it."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        b = torch.zeros(1)
+        if self.how == "add":
+            b += x.sum()
+        elif self.how == "copy":
+            b.copy_(x.sum())
+        elif self.how == "slice":
+            b[:] = x.sum()
+        else:
+            torch.mul(x.sum().reshape(1), 2, out=b)
+        return torch.matmul(x, x.transpose(2, 3)) if (b * 2).item() > 0 else x
+
+
+@pytest.mark.parametrize("how", ["add", "copy", "slice", "out"])
+def test_a_constant_that_data_is_written_into_is_data(how: str) -> None:
+    counts = trace_module(Written(how), [torch.ones(X.shape)], "inference")
+    assert counts.traced_by == "real"
+    assert counts.macs == 16 * 5 * 5 * 7
+    assumed = trace_module(Written(how), [X], "inference", allow_real=False)
+    assert assumed.assumed
+
+
+def test_a_mask_is_assumed_to_let_everything_pass_where_a_real_run_would_not_fit() -> None:
+    class Huge(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[x > 0].sum() + (x @ x.t()).sum()
+
+    counts = trace_module(Huge(), [TensorSpec((2_000_000, 16))], "inference")
+    assert counts.traced_by == "meta"
+    assert counts.assumed == {"index": 1}
+    assert counts.macs == 2_000_000**2 * 16
+
+
+def test_inputs_in_containers_and_inputs_passed_twice() -> None:
+    class Nested(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = [nn.Linear(7, 7)]  # torch does not know of these
+            self.seen: dict[str, Tensor] = OrderedDict(last=torch.zeros(1))
+
+        def forward(self, given: list[Any], x: Tensor) -> Tensor:
+            self.seen["last"] = given[0]["u"]
+            return self.blocks[0](given[0]["u"] + given[1] + x)
+
+    module, x = Nested(), torch.randn(X.shape, requires_grad=True)
+    before = dict(module.seen)
+    for mode in MODES:
+        counts = trace_module(module, [[{"u": x}, torch.randn(X.shape)], x], mode)
+        assert counts.traced_by == "meta"
+        assert counts.resident_bytes == 4 * (2 * x.numel())  # x once; the hidden block's parameters are not the module's
+        assert x.grad is None
+        assert module.blocks[0].weight.grad is None
+        assert dict(module.seen) == before
 
 
 def test_constants_of_the_forward_keep_their_values() -> None:
@@ -264,13 +327,16 @@ def test_a_trace_imports_neither_dynamo_nor_sympy() -> None:
     assert out.stdout.strip() == "[]", out.stderr
 
 
-def test_autocast_is_traced_with_fake_tensors() -> None:
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["spatial/nonlocal", "spatial/ccnet", "spatial/sdpa", "channel/se"])
+def test_autocast_is_traced_with_fake_tensors(name: str, mode: str) -> None:
     shape = Shape(1, 64, 16, 16)
-    plain = trace_case(Case("spatial/nonlocal", "nonlocal", {}, shape))
-    mixed = trace_case(Case("spatial/nonlocal", "nonlocal", {}, shape, settings={"autocast": "bfloat16"}))
+    plain = trace_case(Case(name, "plain", {}, shape, mode=mode))
+    mixed = trace_case(Case(name, "mixed", {}, shape, mode=mode, settings={"autocast": "bfloat16"}))
     assert mixed.traced_by == "fake"
     assert mixed.macs == plain.macs
     assert mixed.peak_bytes != plain.peak_bytes
+    assert not mixed.uncounted
 
 
 def test_half_precision_halves_the_storage() -> None:

@@ -30,9 +30,9 @@ BACKENDS = ("auto", "math", "fused")
 
 
 @contextmanager
-def overrides(target: str, sdpa: str, real: bool = False) -> Iterator[None]:
+def overrides(target: str, sdpa: str, real: bool = False, fake: bool = False) -> Iterator[None]:
     """Within: SDPA on meta tensors takes the kernel of `target`, `linear` is eager's own (for a real run on the CPU as well),
-    and nn.MultiheadAttention's opaque fast path is off.
+    and nn.MultiheadAttention's opaque fast path is off. `fake`: fake CPU tensors are treated as meta tensors are.
     """
     fastpath = torch.backends.mha.get_fastpath_enabled()
     library = Library("aten", "IMPL")
@@ -55,6 +55,8 @@ def overrides(target: str, sdpa: str, real: bool = False) -> Iterator[None]:
     try:
         library.impl("scaled_dot_product_attention", attention, "AutogradMeta")
         library.impl("linear", _linear, "AutogradMeta")
+        if fake:  # fake tensors of the CPU stand for those of the target
+            library.impl("scaled_dot_product_attention", attention, "AutogradCPU")
         if real:
             library.impl("linear", _linear, "AutogradCPU")
         yield
@@ -132,7 +134,7 @@ def _efficient(query: Tensor, key: Tensor, value: Tensor, options: Any) -> bool:
 
 def _cpu_flash(query: Tensor, key: Tensor, value: Tensor, options: Any) -> bool:
     mask = options.mask
-    if mask is not None and (mask.dim() not in (2, 4) or _needs_grad(mask) or (mask.dtype not in (torch.bool, query.dtype))):
+    if mask is not None and (mask.dim() not in (2, 4) or mask.requires_grad or (mask.dtype not in (torch.bool, query.dtype))):
         return False
     return (
         query.dtype in (*_HALF, torch.float32, torch.float64)

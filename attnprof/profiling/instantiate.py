@@ -7,6 +7,7 @@ are left behind, and the random states of torch, numpy and Python are put back.
 
 from __future__ import annotations
 
+import copy
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -54,7 +55,27 @@ def meta_input(spec: TensorSpec, dtype: torch.dtype, requires_grad: bool, channe
     kind = DTYPES[spec.dtype] if spec.dtype else dtype
     memory_format = torch.channels_last if channels_last and len(spec.shape) == 4 else torch.contiguous_format
     tensor = torch.empty(spec.shape, dtype=kind, device="meta", memory_format=memory_format)
-    return tensor.requires_grad_(requires_grad and kind.is_floating_point)
+    return tensor.requires_grad_(requires_grad and (kind.is_floating_point or kind.is_complex))
+
+
+def differentiable(tensor: Tensor) -> bool:
+    """Floating or complex: what autograd gives gradients to."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A list, tuple, named tuple or dict of any kind with its items changed; anything else as it is."""
+    if isinstance(value, tuple):
+        items = [change(item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if isinstance(value, list):
+        return [change(item) for item in value]
+    if isinstance(value, dict):
+        out = copy.copy(value)  # an OrderedDict or defaultdict stays one
+        for name, item in value.items():
+            out[name] = change(item)
+        return out
+    return value
 
 
 @contextmanager
@@ -90,7 +111,7 @@ def without_data(module: nn.Module) -> bool:
     """True where every parameter, buffer and tensor attribute is on meta."""
     return all(
         tensor.is_meta
-        for part in module.modules()
+        for part in _parts(module)
         for tensor in (*part._parameters.values(), *part._buffers.values(), *part.__dict__.values())
         if isinstance(tensor, Tensor)
     )
@@ -99,7 +120,7 @@ def without_data(module: nn.Module) -> bool:
 @contextmanager
 def swapped(module: nn.Module, replace: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Every parameter, buffer and tensor attribute replaced (shared ones once); all attributes put back afterwards."""
-    saved = [(part, dict(part.__dict__)) for part in module.modules()]
+    saved = [(part, dict(part.__dict__)) for part in _parts(module)]
     memo: dict[int, Tensor] = {}
 
     def swap(value: Any) -> Any:
@@ -107,11 +128,7 @@ def swapped(module: nn.Module, replace: Callable[[Tensor], Tensor]) -> Iterator[
             if id(value) not in memo:
                 memo[id(value)] = _same_kind(value, replace(value))
             return memo[id(value)]
-        if type(value) in (list, tuple):
-            return type(value)(swap(item) for item in value)
-        if type(value) is dict:
-            return {name: swap(item) for name, item in value.items()}
-        return value
+        return rebuilt(value, swap)
 
     try:
         for part, attributes in saved:
@@ -127,6 +144,29 @@ def swapped(module: nn.Module, replace: Callable[[Tensor], Tensor]) -> Iterator[
         for part, attributes in saved:
             part.__dict__.clear()
             part.__dict__.update(attributes)
+
+
+def _parts(module: nn.Module) -> list[nn.Module]:
+    """Every submodule, those in plain lists, tuples and dicts included, which torch does not know of."""
+    found: dict[int, nn.Module] = {}
+
+    def look(value: Any) -> None:
+        if isinstance(value, nn.Module):
+            for part in value.modules():
+                if id(part) not in found:
+                    found[id(part)] = part
+                    for attribute in part.__dict__.values():
+                        if isinstance(attribute, (list, tuple, dict)):
+                            look(attribute)
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                look(item)
+        elif isinstance(value, dict):
+            for item in value.values():
+                look(item)
+
+    look(module)
+    return list(found.values())
 
 
 def _same_kind(old: Tensor, new: Tensor) -> Tensor:
@@ -153,13 +193,13 @@ def names_of(module: nn.Module) -> dict[int, str]:
 
 
 def materialise(inputs: Sequence[Any]) -> tuple[Any, ...]:
-    """Real inputs for meta ones: seeded normal values."""
+    """Real inputs for meta ones: seeded normal values (ones where the dtype has no others)."""
     generator = torch.Generator().manual_seed(0)
 
     def real(value: Any) -> Any:
         if isinstance(value, Tensor) and value.is_meta:
             filled = torch.randn(value.shape, generator=generator).to(value.dtype)
             return filled.requires_grad_(value.requires_grad)
-        return value
+        return rebuilt(value, real)
 
     return tuple(real(value) for value in inputs)

@@ -41,6 +41,12 @@ class UnsupportedError(AttnprofError):
     exit_code = 5
 
 
+class InvalidOutputError(AttnprofError):
+    """A pass returned nothing, or numbers that are not finite."""
+
+    exit_code = 5
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A module that is ready to run, with its inputs."""
@@ -186,18 +192,38 @@ def first_pass(prepared: Prepared) -> tuple[list[Tensor] | None, str]:
     tensors = flatten(outputs)
     if not tensors:
         return None, "the module returned no tensor"
-    for index, tensor in enumerate(tensors):
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.detach()).all()):
-            return None, f"output {index} of shape {tuple(tensor.shape)} is not finite"
+    invalid = not_finite(prepared, outputs)
+    if invalid:
+        return None, invalid
     gradients: list[Tensor] | None = None
     if prepared.training:
         if prepared.objective is None:
             gradients = [gradient for _, gradient in dense_gradients(outputs)]
         backward(prepared, outputs, gradients)
+        invalid = not_finite(prepared, outputs)
     reset(prepared)
     if prepared.case.settings.get("compile"):
         prepared.facts["compile_s"] = time.perf_counter() - began
-    return gradients, ""
+    return gradients, invalid
+
+
+def not_finite(prepared: Prepared, outputs: Any) -> str:
+    """What of a pass is not finite: an output, or the gradient of an input or a parameter; '' where all is well."""
+    named = [(f"output {index}", tensor) for index, tensor in enumerate(flatten(outputs))]
+    named += [
+        (f"the gradient of input {index}", tensor.grad)
+        for index, tensor in enumerate(prepared.inputs)
+        if tensor.grad is not None
+    ]
+    named += [
+        (f"the gradient of {name}", tensor.grad)
+        for name, tensor in prepared.module.named_parameters()
+        if tensor.grad is not None
+    ]
+    for name, tensor in named:
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.detach()).all()):
+            return f"{name} of shape {tuple(tensor.shape)} is not finite"
+    return ""
 
 
 def flatten(outputs: Any) -> list[Tensor]:

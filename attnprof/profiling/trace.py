@@ -30,6 +30,7 @@ from attnprof.records import Case, Counts, OpCost, TensorSpec
 
 _REAL_MACS_LIMIT = 2 * 10**12  # about a minute on one core
 _REAL_MEMORY_SHARE = 0.5
+_SMALL_INPUTS = 1 << 14  # elements; squared, a gibibyte
 _engine = torch.autograd.Variable._execution_engine
 
 
@@ -76,12 +77,16 @@ def trace_module(
     wanted = instantiate.DTYPES[dtype]
     training = mode == "training"
 
+    memo: dict[int, Any] = {}  # a tensor that is passed twice is one input
+
     def as_meta(value: Any) -> Any:
         if isinstance(value, TensorSpec):
             return instantiate.meta_input(value, wanted, training, channels_last)
         if isinstance(value, Tensor):
-            return instantiate.to_meta(value).requires_grad_(training and value.is_floating_point())
-        return value
+            if id(value) not in memo:
+                memo[id(value)] = instantiate.to_meta(value).requires_grad_(training and instantiate.differentiable(value))
+            return memo[id(value)]
+        return instantiate.rebuilt(value, as_meta)
 
     pass_ = _Pass(training, target, sdpa, autocast, objective)
     with instantiate.random_state_kept():
@@ -91,7 +96,7 @@ def trace_module(
             counts, failure = _attempt(pass_, module, meta_inputs)
         if counts is not None and not counts.assumed:
             return counts
-        if allow_real and _bearable(counts):
+        if allow_real and (_bearable(counts) if counts is not None else _small(meta_inputs)):
             real = _run_real(pass_, module, meta_inputs, inputs, rebuild)
             if real is not None:
                 return real
@@ -106,7 +111,7 @@ def count_real(
 ) -> Counts:
     """The same counter on a real run: what a trace with target 'cpu' predicts. The module is left as it was found."""
     pass_ = _Pass(mode == "training", "cpu", "auto", None, objective)
-    inputs = tuple(_private_input(value, pass_.training) for value in inputs)
+    inputs = _private_inputs(inputs, pass_.training)
     with instantiate.random_state_kept(), instantiate.swapped(module, instantiate.private_copy):
         return pass_.count(module, inputs, Tracer(real=True), "real")
 
@@ -122,8 +127,10 @@ class _Pass:
     def count(self, module: nn.Module, inputs: tuple[Any, ...], tracer: Tracer, traced_by: str) -> Counts:
         """Run the pass under the tracer. Whatever the module raises goes through."""
         with ExitStack() as stack:
-            stack.enter_context(attention.overrides(self.target, self.sdpa, tracer.real))
-            if self.autocast not in (None, "none"):
+            autocast = self.autocast not in (None, "none")
+            tracer.real = tracer.real or autocast  # fake tensors take the ops themselves
+            stack.enter_context(attention.overrides(self.target, self.sdpa, tracer.real, autocast))
+            if autocast:
                 traced_by = "fake"
                 inputs = _enter_autocast(stack, module, inputs, str(self.autocast))
             params, resident = _reside(tracer, module, inputs)
@@ -183,12 +190,15 @@ def _is_meta_limit(error: Exception) -> bool:
     return "meta" in text or "data-dependent" in text or "no storage" in text or "unbacked" in text
 
 
-def _bearable(counts: Counts | None) -> bool:
+def _bearable(counts: Counts) -> bool:
     """May the pass be run for real here, judged by its assumed cost?"""
-    if counts is None:
-        return True
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     return counts.macs <= _REAL_MACS_LIMIT and counts.peak_bytes + counts.resident_bytes <= _REAL_MEMORY_SHARE * memory
+
+
+def _small(inputs: Sequence[Any]) -> bool:
+    """Inputs so small that even a map of their elements squared fits: what could not be costed may still be run."""
+    return sum(tensor.numel() for tensor in tensors_of(inputs)) <= _SMALL_INPUTS
 
 
 def _run_real(
@@ -203,26 +213,31 @@ def _run_real(
         if rebuild is None:
             return None
         module = rebuild().train(module.training)
-    given = [
-        value if isinstance(value, Tensor) and not value.is_meta else made
-        for value, made in zip(inputs, meta_inputs, strict=True)
-    ]
-    real_inputs = tuple(_private_input(value, pass_.training) for value in instantiate.materialise(given))
+    given = [made if isinstance(value, TensorSpec) else value for value, made in zip(inputs, meta_inputs, strict=True)]
+    real_inputs = _private_inputs(instantiate.materialise(given), pass_.training)
     with instantiate.swapped(module, instantiate.private_copy):
         return pass_.count(module, real_inputs, Tracer(real=True), "real")
 
 
-def _private_input(value: Any, training: bool) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone().requires_grad_(training and value.is_floating_point())
-    return value
+def _private_inputs(inputs: Sequence[Any], training: bool) -> tuple[Any, ...]:
+    """Copies of every tensor, in containers too, with gradients wanted in training; one that is passed twice stays one."""
+    memo: dict[int, Tensor] = {}
+
+    def private(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            if id(value) not in memo:
+                memo[id(value)] = value.detach().clone().requires_grad_(training and instantiate.differentiable(value))
+            return memo[id(value)]
+        return instantiate.rebuilt(value, private)
+
+    return tuple(private(value) for value in inputs)
 
 
 def _enter_autocast(stack: ExitStack, module: nn.Module, inputs: tuple[Any, ...], dtype: str) -> tuple[Any, ...]:
     """Fake CPU tensors under torch.autocast: autocast has no effect on meta tensors."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    fake = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+    stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
 
     def as_fake(tensor: Tensor) -> Tensor:
         made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
@@ -230,7 +245,6 @@ def _enter_autocast(stack: ExitStack, module: nn.Module, inputs: tuple[Any, ...]
 
     stack.enter_context(instantiate.swapped(module, as_fake))
     stack.enter_context(torch.autocast("cpu", dtype=instantiate.DTYPES[dtype]))
-    del fake
     return tuple(as_fake(value) if isinstance(value, Tensor) else value for value in inputs)
 
 

@@ -10,6 +10,7 @@ meta kernels; with `real` the ops run.
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -102,6 +103,7 @@ class Tracer(TorchDispatchMode):
         self.sequence: dict[int, str] = {}
         self.sole_owner: tuple[int, ...] | None = None
         self.calibrating = False
+        self.written: dict[int, Any] = {}  # constants that data was written into: {storage: what keeps the entry true}
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -137,28 +139,40 @@ class Tracer(TorchDispatchMode):
         if entry.in_place:
             out = outputs.in_place(entry.maker, args, kwargs)
         elif entry.out:
-            out = outputs.into(entry.maker, args, kwargs)
+            out = kwargs["out"] if not kwargs["out"].is_meta else outputs.into(entry.maker, args, kwargs)
         elif entry.factory and self.counting and _constant(args, kwargs):
             out = func(*args, **kwargs)
         elif entry.maker is not None and (not args or not isinstance(args[0], Tensor) or args[0].is_meta):
             out = entry.maker(args, kwargs)
-        if out is not NotImplemented:
-            return out
-        return self._fall_back(func, args, kwargs)
+        if out is NotImplemented:
+            return self._fall_back(func, args, kwargs)
+        if (entry.in_place or entry.out) and not out.is_meta:
+            if not any(self._unknown(t) for t in tensors_of((args, kwargs))):
+                return func(*args, **kwargs)
+            self._forget_values(out)
+        return out
+
+    def _unknown(self, tensor: Tensor) -> bool:
+        """True for a tensor whose values a trace does not have: on meta, or a constant that such values were written into."""
+        return tensor.is_meta or tensor.untyped_storage()._cdata in self.written
+
+    def _forget_values(self, constant: Tensor) -> None:
+        storage = constant.untyped_storage()
+        address = storage._cdata
+        if address not in self.written:
+            self.written[address] = weakref.ref(storage, lambda _: self.written.pop(address, None))
 
     def _fall_back(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Torch's own kernel: on constants for real, with constants moved to meta beside tensors without data."""
-        found = [t for t in tensors_of((args, kwargs)) if isinstance(t, Tensor)]
-        if found and all(not t.is_meta for t in found):
-            if self.counting:
-                return func(*args, **kwargs)
-            args, kwargs = to_meta(args), to_meta(kwargs)
-        elif any(not t.is_meta for t in found):
+        found = list(tensors_of((args, kwargs)))
+        if found and not any(self._unknown(t) for t in found) and self.counting:
+            return func(*args, **kwargs)
+        if any(not t.is_meta for t in found):
             args, kwargs = to_meta(args), to_meta(kwargs)
         elif not found and "device" in _argument_names(func):
             kwargs = {**kwargs, "device": torch.device("meta")}
         name = func._schema.name.removeprefix("aten::")
-        if name in _ASSUMED:
+        if name in _ASSUMED and (name != "index" or _has_mask(args[1])):
             self.assumed[name] = self.assumed.get(name, 0) + 1
             return _ASSUMED[name](args, kwargs)
         if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
@@ -310,8 +324,24 @@ def _assume_all_selected(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return outputs.layout.empty((args[0].numel(),), args[0].dtype)
 
 
+def _has_mask(indices: Any) -> bool:
+    return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
+
+
+def _assume_all_masked_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x[mask]: every element of a mask selects."""
+    indices: list[Tensor | None] = []
+    for index in args[1]:
+        if index is not None and index.dtype in (torch.bool, torch.uint8):
+            indices += [outputs.layout.empty((index.numel(),), torch.int64) for _ in range(index.dim())]
+        else:
+            indices.append(index)
+    return aten.index.Tensor(args[0], indices)
+
+
 _ASSUMED: dict[str, Callable[[tuple[Any, ...], dict[str, Any]], Any]] = {
     "_local_scalar_dense": _assume_scalar,
     "nonzero": _assume_all_nonzero,
+    "index": _assume_all_masked_in,
     "masked_select": _assume_all_selected,
 }

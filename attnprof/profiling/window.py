@@ -17,7 +17,7 @@ from torch import Tensor
 
 from attnprof import stats
 from attnprof.profiling import device as devices
-from attnprof.profiling.prepare import Prepared, backward, forward, reset
+from attnprof.profiling.prepare import InvalidOutputError, Prepared, backward, forward, not_finite, reset
 from attnprof.records import Case
 
 _SHORT_S = 100e-6  # a CUDA pass below this is launched behind a sleep
@@ -52,7 +52,10 @@ class Member:
 
 
 def time_pass(member: Member) -> tuple[float, float]:
-    """One timed pass: (latency, host time) in seconds. Gradients and outputs are dropped outside."""
+    """One timed pass: (latency, host time) in seconds. What it returned is looked at and dropped outside the window.
+
+    Raises InvalidOutputError where an output or a gradient is not finite.
+    """
     reset(member.prepared)
     enabled = gc.isenabled()
     gc.disable()
@@ -71,8 +74,14 @@ def _on_cpu(member: Member) -> tuple[float, float]:
     if prepared.training:
         backward(prepared, outputs, gradients)
     seconds = (time.perf_counter_ns() - began) / 1e9
-    del outputs
+    _check(prepared, outputs)
     return seconds, seconds
+
+
+def _check(prepared: Prepared, outputs: Any) -> None:
+    invalid = not_finite(prepared, outputs)
+    if invalid:
+        raise InvalidOutputError(invalid)
 
 
 def _on_cuda(member: Member) -> tuple[float, float]:
@@ -91,7 +100,7 @@ def _on_cuda(member: Member) -> tuple[float, float]:
     host = (time.perf_counter_ns() - began) / 1e9
     stop.record()
     torch.cuda.synchronize()
-    del outputs
+    _check(prepared, outputs)
     return start.elapsed_time(stop) / 1e3, host
 
 
