@@ -65,6 +65,7 @@ def test_the_cpu_kernel_is_the_one_torch_chooses(name: str) -> None:
         (torch.bfloat16, 256, Options(), "flash"),
         (torch.bfloat16, 264, Options(), "efficient"),
         (torch.float32, 512, Options(), "efficient"),
+        (torch.float32, 12, Options(), "efficient"),
         (torch.float32, 6, Options(), "math"),
         (torch.bfloat16, 12, Options(), "flash"),
         (torch.float64, 64, Options(), "math"),
@@ -118,6 +119,28 @@ def test_counts_equal_a_real_run(call: dict[str, Any], mode: str) -> None:
     if mode == "training":
         fused = "three" not in call
         assert traced.macs - forward == (5 if fused else 4) * scores
+
+
+def test_the_efficient_kernel_keeps_a_padded_logsumexp_for_the_backward() -> None:
+    """64 x 8 heads, 33 tokens: output 4 * 8 * 33 * 64 bytes, logsumexp padded to 64 rows, two 8-byte numbers."""
+    counts = trace_module(Attend(), [TensorSpec((1, 8, 33, 64))] * 3, "training")
+    assert counts.activation_bytes == 8 + 8 + 4 * 8 * 64 + 4 * 8 * 33 * 64
+
+
+def test_a_trained_mask_is_no_matter_of_the_grad_mode() -> None:
+    """torch asks whether the mask requires a gradient, not whether gradients are on: math on the CPU in inference too."""
+
+    class Biased(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(1, 2, 9, 9))
+
+        def forward(self, q: Tensor) -> Tensor:
+            return functional.scaled_dot_product_attention(q, q, q, attn_mask=self.bias)
+
+    real, traced = real_and_traced(Biased(), [heads(number=2, tokens=9)], "inference")
+    assert numbers(real)["peak_bytes"] == numbers(traced)["peak_bytes"]
+    assert numbers(real)["macs"] == numbers(traced)["macs"]
 
 
 def test_grouped_heads_count_every_query_head() -> None:

@@ -394,7 +394,7 @@ def test_what_a_mechanism_raises_is_its_row_and_no_internal_error(call: Call) ->
     assert done.code == 5
     mhsa, sdpa = records_of(done.json)
     assert (mhsa.status, sdpa.status) == ("error", "ok")
-    assert "is invalid for input of size" in mhsa.detail
+    assert "do not divide into 8 heads" in mhsa.detail
     for command in ("show", "explain"):
         done = call(command, "mhsa", *shape)
         assert (done.code, done.out, len(done.err.splitlines())) == (5, "", 1)

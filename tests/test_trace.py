@@ -416,6 +416,49 @@ def test_backward_formulas_write_where_eager_does(name: str) -> None:
     )  # wrapped numbers and kernels' scratch; a copy would be x.nbytes or more
 
 
+def test_what_autograd_keeps_by_hand() -> None:
+    """relu keeps its output, which is the module's too; exp keeps its output; mul by a number keeps nothing."""
+    size = 4 * 2 * 8 * 5 * 7
+
+    class Chain(nn.Module):
+        def __init__(self, *calls: Callable[[Tensor], Tensor]) -> None:
+            super().__init__()
+            self.calls = calls
+
+        def forward(self, x: Tensor) -> Tensor:
+            for call in self.calls:
+                x = call(x)
+            return x
+
+    double: Callable[[Tensor], Tensor] = lambda x: x * 2.0  # noqa: E731
+    assert trace_module(Chain(torch.exp, double), [X], "training").activation_bytes == size
+    assert trace_module(Chain(double, torch.exp), [X], "training").activation_bytes == size
+    assert trace_module(Chain(double, double), [X], "training").activation_bytes == 0
+
+
+def test_the_cuda_model_rounds_every_storage_to_512_bytes() -> None:
+    """x of 100 numbers: 400 bytes, a block of 512; two outputs alive."""
+
+    class Two(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x + 1, x * 2
+
+    counts = trace_module(Two(), [TensorSpec((100,))])
+    assert (counts.peak_bytes, counts.peak_cuda_bytes) == (800, 1024)
+
+
+def test_accumulation_leaves_views_and_expanded_gradients_alone() -> None:
+    """Eager adds in place only to a dense buffer at the start of its storage: gradients of slices and of sums are not."""
+
+    class Slices(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, 1:].sum(1) + x[:, :-1].sum(1) + x.sum(1) + x.mean(1)
+
+    x = torch.randn(2, 8, 5, 7, requires_grad=True)
+    traced = trace_module(Slices(), [x], "training", target="cpu")
+    assert abs(observe(Slices(), [x], None, training=True)[0] - traced.peak_bytes) <= 64
+
+
 def test_a_hoard_without_end_runs_out_of_memory() -> None:
     class Hoards(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def _cases(names: Sequence[str], options: dict[str, Any]) -> tuple[Case, ...]:
     for name in names:
         plain, args = name_and_args(name)
         check_entry(plain, args)
-        entries.append(spec.make_entry(plain, args, name if args else None))
+        entries.append(spec.make_entry(plain, args, spec.label_of(plain) + name[len(plain) :] if args else None))
     entries = _distinct(names, entries)
     device = options["device"]
     if device != "none":

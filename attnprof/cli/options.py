@@ -72,6 +72,8 @@ def check_entry(name: str, args: Mapping[str, Any]) -> None:
         where = name.rpartition(":")[0]
         if where.endswith(".py") and not Path(where).is_file():
             raise UsageError(f"{where}: there is no such file (for '{name}').")
+        if where.endswith(".py"):
+            _check_class(Path(where), name.rpartition(":")[2])
         return
     if not args:  # `check_item` imports pydantic
         from attnprof import mechanisms
@@ -82,3 +84,27 @@ def check_entry(name: str, args: Mapping[str, Any]) -> None:
 
     for finding in check_item((), {"name": name, "args": dict(args)}):
         raise UsageError(f"{finding.what}: {finding.hint}" if finding.hint else f"{finding.what}.")
+
+
+def _check_class(file: Path, wanted: str) -> None:
+    """Raises UsageError where the file's source text has no such name at its top level; nothing is run."""
+    import ast
+
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError):
+        return  # the child says it with the line
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif not isinstance(node, ast.Expr):
+            return  # assignments and branches may define anything
+    if wanted not in names and "*" not in names:
+        import difflib
+
+        near = difflib.get_close_matches(wanted, names, n=1)
+        advice = f" Did you mean '{near[0]}'?" if near else ""
+        raise UsageError(f"{file} has no '{wanted}'.{advice}")

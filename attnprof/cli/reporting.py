@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--format", "formats", default="md", show_default=True, metavar="F,...", help="md, csv, json.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Where to write.  [default: the run's folder]")
-def report_command(run: Path, formats: str, out: Path | None) -> None:
+@click.option("--all", "everything", is_flag=True, help="Every case in the store, not only those of its last run.")
+def report_command(run: Path, formats: str, out: Path | None, everything: bool) -> None:
     """Write NAME.md, NAME.csv ... for RUN, the folder of a `run` or its store."""
     from attnprof import report
 
@@ -32,12 +33,13 @@ def report_command(run: Path, formats: str, out: Path | None) -> None:
         if not stored.runs:
             raise NothingSelectedError(f"{path}: the store holds no run.")
         last = stored.runs[-1]
-        records = [stored.records[key] for key in last.keys if key in stored.records]
+        wanted = tuple(stored.records) if everything else last.keys
+        records = [stored.records[key] for key in wanted if key in stored.records]
         if not records:
             raise NothingSelectedError(f"{path}: the last run of the store has no record yet.")
-        missing = len(last.keys) - len(records)
+        missing = len(wanted) - len(records)
         if missing:
-            say(f"warning: {path}: {missing} of {len(last.keys)} cases have no record yet: `attnprof run --resume` goes on.")
+            say(f"warning: {path}: {missing} of {len(wanted)} cases have no record yet: `attnprof run --resume` goes on.")
         meta = report.Meta(last.name, last.baseline, last.metrics or report.Meta("").metrics)
         for file in write_reports(records, meta, chosen, out or path.parent):
             click.echo(str(file))

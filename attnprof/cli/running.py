@@ -93,10 +93,7 @@ def _cases(spec: Any, options: dict[str, Any]) -> tuple[Case, ...]:
     from attnprof.execute import resolve_device
 
     wanted = options["device"] or spec.measure.device
-    if options["dry_run"] and wanted == "auto":
-        device, warning = "auto", None
-    else:
-        device, warning = resolve_device(wanted)
+    device, warning = resolve_device(wanted)
     if warning and not options["quiet"]:
         say(f"warning: {warning}")
     return plan.select(plan.expand(spec, device), options["only"])
@@ -122,22 +119,37 @@ def _run_one(spec: Any, cases: Sequence[Case], options: dict[str, Any], formats:
     path = _prepare(folder, stem, options)
     kept = _reuse(path, cases, options)
     run = store.Run(spec.name, tuple(dict.fromkeys(case.key for case in cases)), spec.baseline, tuple(spec.metrics))
+    larger = _larger_run(path, run.keys)
     store.append(path, run)
     found, interrupted = _execute(spec, [case for case in cases if case.key not in kept], options, path)
     by_key = kept | found
     records = [by_key[key] for key in run.keys if key in by_key]
     meta = report.Meta(spec.name, spec.baseline, spec.metrics)
-    written = write_reports(records, meta, formats, folder)
+    stale = [name for name in report.FORMATS if name not in formats and (folder / f"{stem}.{name}").exists()]
+    written = write_reports(records, meta, (*formats, *stale), folder)
     if not options["as_json"]:
         table = report.build(records, name=spec.name, baseline=spec.baseline, metrics=spec.metrics)
         click.echo(console.render(table), nl=False)
     if not options["quiet"]:
         say("wrote " + ", ".join(str(file) for file in [*written, path]))
+        if larger:
+            say(
+                f"the reports show the {len(run.keys)} cases of this run; the store holds {larger}: "
+                f"`attnprof report {folder} --all` writes them all."
+            )
     if interrupted:
         done = sum(record.status != "interrupted" for record in records)
-        say(f"interrupted: {done} of {len(run.keys)} cases are done. Run the same command with --resume to go on.")
+        say(f"interrupted: {done} of {len(run.keys)} cases are done. Run it again with --resume (without --fresh) to go on.")
         raise KeyboardInterrupt
     return records
+
+
+def _larger_run(path: Path, keys: Sequence[str]) -> int:
+    """How many cases the store will hold, where that is more than this run shows; 0 otherwise."""
+    from attnprof import store
+
+    known = set(store.load(path).records) if path.exists() else set()
+    return len(known | set(keys)) if known - set(keys) else 0
 
 
 def _prepare(folder: Path, stem: str, options: dict[str, Any]) -> Path:
@@ -178,7 +190,12 @@ def _execute(spec: Any, cases: Sequence[Case], options: dict[str, Any], path: Pa
     from attnprof import store
     from attnprof.execute import Options, run_cases
 
-    chosen = Options(budget_s=spec.measure.budget_s, run_budget_s=spec.measure.run_budget_s, timeout_s=options["timeout"])
+    chosen = Options(
+        first=spec.baseline,
+        budget_s=spec.measure.budget_s,
+        run_budget_s=spec.measure.run_budget_s,
+        timeout_s=options["timeout"],
+    )
     found: dict[str, Record] = {}
 
     def keep(record: Record) -> None:

@@ -1,4 +1,4 @@
-"""Tracing in this process, for commands that need no child."""
+"""Tracing for `compare`, `show` and `explain`: catalogue mechanisms in this process, other people's code in a child."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from attnprof.records import Case, Counts, Record
 
 def trace_here(case: Case) -> Record:
     """The record of a traced case. What its module raises becomes its status, as in a child; UsageError is raised."""
+    if case.imported:  # its prints, exits and crashes stay in the child
+        from attnprof.execute import run_cases
+
+        return next(iter(run_cases([case])))
     from attnprof.profiling.trace import trace_case
 
     try:

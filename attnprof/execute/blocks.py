@@ -102,7 +102,7 @@ def _within_budget(groups: list[list[Record]], phase: _Phase) -> Iterator[Record
     """Measure what fits, cheapest block first; choose anew after each, with what was learned and the time that is left."""
     waiting = [group for group in groups if group]
     while waiting:
-        chosen = choose(waiting, phase.predictor, phase.options.min_samples, phase.left_s())
+        chosen = choose(waiting, phase.predictor, phase.options.min_samples, phase.left_s(), phase.options.first)
         if not chosen:
             for record in (record for group in waiting for record in group):
                 yield phase.finish(_not_in_time(record, phase))

@@ -15,7 +15,8 @@ class Options:
     budget_s: sampling time per case. run_budget_s: the whole measuring phase, None for no bound. timeout_s: per case and child,
     start of the child excluded. min_samples: fewer than these are no measurement. memory_bytes: what a child on the CPU may
     allocate, None for what the machine has available. start: 'fork' (from the preloaded server), 'spawn' (a fresh
-    interpreter) or 'auto'. tracer: where a child finds the function Case -> Counts.
+    interpreter) or 'auto'. first: the label
+    that is measured first in its block (the baseline: ratios need it). tracer: where a child finds the function Case -> Counts.
     """
 
     budget_s: float = 5.0
@@ -24,6 +25,7 @@ class Options:
     max_rel_ci: float = 0.01
     min_samples: int = 10
     seed: int = 0
+    first: str | None = None
     memory_bytes: int | None = None
     start: str = "auto"
     tracer: str = "attnprof.profiling.trace:trace_case"

@@ -92,8 +92,10 @@ def split_by_memory(records: Sequence[Record], usable: int) -> tuple[list[list[R
     return groups, too_large
 
 
-def choose(groups: Sequence[Sequence[Record]], predictor: Predictor, samples: int, left_s: float) -> list[list[Record]]:
-    """The members to measure while they fit: the shape that costs least as a whole first, cheapest first within it.
+def choose(
+    groups: Sequence[Sequence[Record]], predictor: Predictor, samples: int, left_s: float, first: str | None = None
+) -> list[list[Record]]:
+    """The members to measure while they fit: the shape that costs least as a whole first, in it `first`, then the cheapest.
 
     Whole tables of one resolution come before scattered cells of all. Groups in the order in which they are to be measured.
     """
@@ -102,13 +104,13 @@ def choose(groups: Sequence[Sequence[Record]], predictor: Predictor, samples: in
     for record in (record for group in groups for record in group):
         shapes[record.case.shape] = shapes.get(record.case.shape, 0.0) + costs[record.case.key]
     homes = [
-        (shapes[record.case.shape], costs[record.case.key], index, record)
+        (shapes[record.case.shape], record.case.label != first, costs[record.case.key], index, record)
         for index, group in enumerate(groups)
         for record in group
     ]
     chosen: set[str] = set()
     opened: set[int] = set()
-    for _, cost, home, record in sorted(homes, key=lambda entry: entry[:3]):
+    for _, _, cost, home, record in sorted(homes, key=lambda entry: entry[:4]):
         needed = cost + (0.0 if home in opened else block_overhead_s())
         if needed <= left_s:
             left_s -= needed

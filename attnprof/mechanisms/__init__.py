@@ -72,6 +72,8 @@ def resolve(name: str) -> str:
     every = [f"{family}/{member}" for family, members in names().items() for member in members]
     if name in every:
         return name
+    if name.endswith(".py"):
+        raise UsageError(f"'{name}' is a file: write {name}:Class for a class in it.")
     matches = [qualified for qualified in every if qualified.split("/")[1] == name]
     if len(matches) == 1:
         return matches[0]
@@ -225,16 +227,17 @@ def load_imported(path: str) -> Mechanism:
 def complete_args(mechanism: Mechanism, shape: Shape, args: Mapping[str, Any]) -> dict[str, Any]:
     """`args` with what the shape decides filled in: a build parameter called `hw` gets (H, W), `frames` gets T.
 
-    For an imported class without arguments the parameter called channels, in_channels, dim or c gets the channel count.
+    For an imported class the parameter called channels, in_channels, dim or c gets the channel count, unless it is given, or
+    has a default of its own beside other arguments that are given.
     """
     parameters = inspect.signature(mechanism.build).parameters
     full = dict(args)
     if mechanism.family == "imported":
-        if not full:
-            for candidate in ("channels", "in_channels", "dim", "c"):
-                if candidate in parameters:
+        for candidate in ("channels", "in_channels", "dim", "c"):
+            if candidate in parameters and candidate not in full:
+                if not args or parameters[candidate].default is inspect.Parameter.empty:
                     full[candidate] = shape.channels
-                    break
+                break
         return full
     for name, value in (("hw", shape.hw), ("frames", shape.frames)):
         if name in parameters and name not in full:
@@ -247,8 +250,21 @@ def build(mechanism: Mechanism, shape: Shape, args: Mapping[str, Any]) -> Any:
     full = complete_args(mechanism, shape, args)
     check_arguments(mechanism, full)
     if mechanism.family == "imported":
+        missing = _missing(mechanism, full)
+        if missing:
+            raise UsageError(
+                f"{mechanism.name} wants {', '.join(missing)}: write {mechanism.name}[{missing[0]}=...] on the command "
+                f"line, args: {{{missing[0]}: ...}} in a spec."
+            )
         return mechanism.build(**full)
     return mechanism.build(shape.channels, **full)
+
+
+def _missing(mechanism: Mechanism, args: Mapping[str, Any]) -> list[str]:
+    """Required parameters that are not given."""
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(mechanism.build).parameters.values()
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in kinds and p.name not in args]
 
 
 def check_arguments(mechanism: Mechanism, args: Mapping[str, Any]) -> None:

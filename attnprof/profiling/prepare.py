@@ -140,10 +140,13 @@ def _channels_last(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[nn.Mo
 
 @contextlib.contextmanager
 def conditions(case: Case) -> Iterator[None]:
-    """Autograd off for inference, and the attention kernels that the settings allow. Entered outside every timed window."""
+    """Autograd off for inference, attention kernels as settings and trace have them. Entered outside every timed window."""
     with contextlib.ExitStack() as stack:
         if case.mode != "training":
             stack.enter_context(torch.no_grad())
+        fastpath = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)  # nn.MultiheadAttention's opaque kernel: off in a trace too
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fastpath)
         wanted = case.settings.get("sdpa")
         if wanted in ("math", "fused"):
             stack.enter_context(sdpa_kernel([SDPBackend.MATH] if wanted == "math" else list(_FUSED)))

@@ -27,6 +27,8 @@ class MHSA(nn.Module):
 
     def __init__(self, channels: int, heads: int = 8) -> None:
         super().__init__()
+        if channels % heads:
+            raise ValueError(f"{channels} channels do not divide into {heads} heads")
         self.heads = heads
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
