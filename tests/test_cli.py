@@ -399,7 +399,7 @@ def test_what_a_mechanism_raises_is_its_row_and_no_internal_error(call: Call) ->
         done = call(command, "mhsa", *shape)
         assert (done.code, done.out, len(done.err.splitlines())) == (5, "", 1)
         assert "mhsa" in done.err
-        assert "error: RuntimeError" in done.err
+        assert "error: ValueError" in done.err
 
 
 def test_explain_is_text_or_json(call: Call) -> None:

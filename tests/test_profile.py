@@ -164,7 +164,7 @@ def test_a_name_is_measured_on_a_device(imported: bool, tmp_path: Path) -> None:
 
 
 def test_what_a_name_raises_is_raised_or_stands_in_the_record() -> None:
-    with pytest.raises(RuntimeError, match="do not divide into 8 heads"):
+    with pytest.raises(ValueError, match="do not divide into 8 heads"):
         attnprof.profile("mhsa", (1, 30, 7, 7))
     record = attnprof.profile("mhsa", (1, 30, 7, 7), device="cpu")
     assert record.status == "error"
