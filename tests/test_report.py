@@ -25,11 +25,19 @@ from hypothesis import strategies as st
 from attnprof import records, report, stats, units
 from attnprof.errors import NothingSelectedError, UsageError
 from attnprof.records import Case, Counts, Holder, Memory, OpCost, Record, Shape, Timing
-from attnprof.report import catalogue, cells, compare, console, explain, markdown, metrics, table, text
+from attnprof.report import catalogue, cells, compare, console, explain, markdown, metrics, notes, table, text
 from attnprof.report.metrics import METRICS, Reading
+from attnprof.spec import values
 
 GOLDEN = Path(__file__).parent / "golden"
-ENVIRONMENT = {"device": "cpu", "cpu": "Example CPU", "load_1m": 0.3, "torch": "2.13.0", "threads": 1, "cache": "cold"}
+ENVIRONMENT = {
+    "provenance": {"attnprof": "0.1.0", "torch": "2.13.0", "python": "3.11.7", "source": "c4c1", "counting": "b9b7"},
+    "device": "cpu",
+    "cpu": "Example CPU",
+    "load_1m": 0.3,
+    "torch": "2.13.0",
+    "flags": {"threads": 1, "pinned_cores": [1], "matmul_tf32": False, "cudnn_tf32": True},
+}
 
 
 def counts(macs: int, peak: int, params: int = 526_848, **more: Any) -> Counts:
@@ -144,6 +152,7 @@ def test_explain_matches_its_golden_file() -> None:
 def test_catalogue_matches_its_golden_file() -> None:
     entries = [
         ("channel", "se", "Squeeze-and-Excitation", "Hu, Shen, Sun. CVPR 2018. arXiv:1709.01507, § 3"),
+        ("channel", "plain", "A plain layer", "none: the plain layer, e.g. Zhao et al., CVPR 2017"),
         ("channel_spatial", "a_name_of_some_length", "A title that is far too long for its column " * 2, "Nobody"),
     ]
     headings = {"Paper": entries[0][3], "Formula": "s = W₂ δ(W₁ GAP(x));\ny = s ⊙ x"}
@@ -161,8 +170,8 @@ def grids(built: report.Report) -> list[list[list[str]]]:
     out: list[list[list[str]]] = []
     previous = ""
     for line in markdown.render(built).splitlines():
-        if line.startswith("| "):
-            if not previous.startswith("| "):
+        if line.startswith("|"):
+            if not previous.startswith("|"):
                 out.append([])
             out[-1].append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
         previous = line
@@ -252,10 +261,39 @@ def test_every_format_and_command_text_leaves_heavy_modules_out() -> None:
 
 @pytest.mark.parametrize(
     ("value", "places", "shown"),
-    [(0, 2, "0"), (12.345, 2, "12.35"), (0.5, 2, "0.50"), (0.0049, 2, "0.0049"), (3.3e-8, 2, "3.3e-08"), (-1.5, 1, "-1.5")],
+    [
+        *((0, 2, "0"), (12.345, 2, "12.35"), (0.5, 2, "0.50"), (0.0049, 2, "0.0049"), (0.001, 2, "0.0010")),
+        *((0.00099, 2, "<0.001"), (3.3e-8, 2, "<0.001")),
+        *((999.94, 1, "999.9"), (999.96, 1, "1000"), (1234.5, 2, "1234"), (35013.1, 1, "35013")),
+    ],
 )
 def test_numbers_never_read_as_zero(value: float, places: int, shown: str) -> None:
     assert cells.number(value, places) == shown
+
+
+def test_a_large_and_a_tiny_value_in_one_column() -> None:
+    members = [record("a", counts(1, 35_013 * 2**20 + 99_999)), record("b", counts(10**7, 2**20)), record("c", counts(0, 0))]
+    built = report.build(members, metrics=["macs", "peak_memory"])
+    assert [[cell.text for cell in row.cells[1:]] for row in built.tables[0].rows] == [
+        ["<0.001", "35013"],
+        ["10.0", "1.0"],
+        ["0", "0"],
+    ]
+    rows = list(csv.DictReader(io.StringIO(report.FORMATS["csv"](built), newline="")))
+    assert [row["value"] for row in rows[:2]] == ["1", str(35_013 * 2**20 + 99_999)]
+    assert cells.value_text(Reading(1e-7, 5e-8, 2e-7), 2, 1e-3) == "<0.001"
+    assert cells.value_text(Reading(1.2004, 1.2, 1.2006), 2, 1e-3) == "1200 ± <1"
+
+
+@pytest.mark.parametrize(
+    ("delta", "exact", "shown"),
+    [
+        *((0, True, "0"), (1.25, True, "+1.2"), (-0.034, True, "-0.034"), (-2e-9, True, "-<0.001"), (35013.1, True, "+35013")),
+        *((0, False, "0"), (0.17, False, "+0.2"), (-0.034, False, "-<0.1")),
+    ],
+)
+def test_deltas_have_a_sign(delta: float, exact: bool, shown: str) -> None:
+    assert cells.delta_text(delta, 1, 1.0, exact) == shown
 
 
 def test_decimals_follow_the_interval() -> None:
@@ -302,7 +340,7 @@ def pair_of(first: Record, second: Record) -> tuple[table.Cell, table.Cell]:
     """Value and ratio cell of the second's latency, against the first."""
     built = report.build([first, second], baseline=first.case.label, metrics=["latency"])
     cells_ = built.tables[0].rows[1].cells
-    return cells_[1], cells_[2]
+    return cells_[1], cells_[3]
 
 
 def test_latency_ratio_is_of_shared_rounds_only() -> None:
@@ -325,10 +363,14 @@ def test_latency_ratio_is_of_shared_rounds_only() -> None:
     ],
 )
 def test_no_pairs_no_ratio(other: Timing, reason: str) -> None:
-    value, ratio = pair_of(record("a", None, timing(1.0)), record("b", None, other))
+    first, second = record("a", None, timing(1.0)), record("b", None, other)
+    value, ratio = pair_of(first, second)
     assert value.reading is not None
     assert ratio.marked == "- (1)"
-    assert ratio.reason == f"no ratio: {reason}"
+    assert ratio.reason == f"not compared: {reason}"
+    built = report.build([first, second], baseline="a", metrics=["latency"])
+    assert built.tables[0].rows[1].cells[2].marked == "- (1)"
+    assert list(csv.DictReader(io.StringIO(report.FORMATS["csv"](built), newline="")))[1]["delta"] == ""
 
 
 def test_few_pairs_give_a_ratio_without_an_interval() -> None:
@@ -351,19 +393,34 @@ def test_traced_ratios_and_csv_deltas() -> None:
     ]
 
 
+def test_deltas_are_in_markdown_and_not_on_the_console() -> None:
+    members = [record("a", counts(80_000_000, 40), timing(4.0)), record("b", counts(20_000_000, 60), timing(3.0))]
+    built = report.build(members, baseline="a", metrics=["macs", "peak_memory", "latency"])
+    rows = [row[2::3] for row in grids(built)[0]]
+    assert rows[0] == ["delta (M)", "delta (B)", "delta (ms)"]
+    assert rows[2:] == [["0", "0", "0"], ["-60.0", "+20.0", "-1.00"]]
+    shown = console.render(built)
+    assert not any("delta" in line for line in shown.partition("\n- ")[0].splitlines())
+    assert "- delta (in md and csv): value - value of a" in shown
+    compared = compare.comparison(members, "a").report
+    assert not any(column.kind == "delta" for column in compared.tables[0].columns)
+    assert not any(note.startswith("delta") for note in compared.notes)
+
+
 def test_ratio_to_zero_and_to_an_absent_baseline_say_why() -> None:
     members = [record("a", counts(0, 1)), record("b", counts(5, 1))]
     built = report.build(members, baseline="a", metrics=["macs"])
-    assert built.tables[0].rows[1].cells[2].reason == "no ratio: a is zero"
-    assert built.tables[0].rows[0].cells[2].reason == "no ratio: both are zero"
+    assert built.tables[0].rows[1].cells[3].reason == "no ratio: a is zero"
+    assert built.tables[0].rows[1].cells[2].text == "+5.00"
+    assert built.tables[0].rows[0].cells[3].reason == "no ratio: both are zero"
     built = report.build(members, baseline="zzz", metrics=["macs"])
-    assert built.tables[0].footnotes == ("no ratio: the baseline 'zzz' is not in this table",)
+    assert built.tables[0].footnotes == ("not compared: the baseline 'zzz' is not in this table",)
 
 
 def test_the_baseline_may_be_a_mechanisms_name() -> None:
     mine = replace(record("x").case, mechanism="spatial/nonlocal")
     built = report.build([Record(mine, counts=counts(4, 4)), record("b", counts(2, 2))], baseline="nonlocal", metrics=["macs"])
-    assert built.tables[0].rows[1].cells[2].text == "0.5"
+    assert built.tables[0].rows[1].cells[3].text == "0.5"
 
 
 # What is missing
@@ -387,7 +444,7 @@ def test_failures_and_unmeasured_cells_show_why() -> None:
 def test_every_status_shows_as_itself(status: str) -> None:
     built = report.build([record("a", status=status)])
     assert all(cell.marked == f"{status} (1)" for cell in built.tables[0].rows[0].cells[1:])
-    assert f"| {markdown.escape(status)} (1) |" in markdown.render(built)
+    assert all(cell == f"{markdown.escape(status)} (1)" for cell in grids(built)[0][2][1:])
 
 
 def test_without_a_device_the_measured_columns_go_into_a_note() -> None:
@@ -402,7 +459,7 @@ def test_without_a_device_the_measured_columns_go_into_a_note() -> None:
 
 def test_ledgers_sources_and_warnings_become_notes() -> None:
     found = counts(1, 2, uncounted={"aten.x": 3}, assumed={"aten.y": 1}, traced_by="real")
-    timed = timing(1.0, warmup_converged=False, stopped_by="budget", warnings=("clock | dropped",))
+    timed = timing(1.0, warmup_converged=False, stopped_by="budget", warnings=("clock | dropped", notes.UNSTEADY))
     built = report.build([record("a", found, timed, memory=Memory(99, "calibrated")), record("b", status="crashed")])
     for note in (
         "Not counted: aten.x (a).",
@@ -414,8 +471,81 @@ def test_ledgers_sources_and_warnings_become_notes() -> None:
         "Warning: clock | dropped (a).",
     ):
         assert note in built.notes
+    assert sum("steady state" in note for note in built.notes) == 1
     assert "clock \\| dropped" in markdown.render(built)
     assert any(column.key == "measured_memory" for column in built.tables[0].columns)
+
+
+def test_the_unsteady_warning_is_the_one_that_measuring_gives() -> None:
+    source = GOLDEN.parent.parent / "attnprof" / "profiling" / "measure.py"
+    assert f'"{notes.UNSTEADY}"' in source.read_text(encoding="utf-8")
+
+
+def test_many_labels_become_their_number_and_the_first_few() -> None:
+    def note(count: int) -> str:
+        members = [record(f"m{i}", None, timing(1.0, warmup_converged=False)) for i in range(count)]
+        return next(each for each in report.build(members).notes if each.startswith("Warm-up"))
+
+    assert note(6) == "Warm-up did not reach a steady state: m0, m1, m2, m3, m4, m5."
+    assert note(7) == "Warm-up did not reach a steady state: 7 labels: m0, m1, m2 and 4 more."
+
+
+def test_what_is_said_about_measuring_needs_a_measurement() -> None:
+    def measured(*members: Record) -> list[str]:
+        built = report.build(
+            members, baseline="a", metrics=["peak_memory", "measured_memory", "latency", "throughput", "energy"]
+        )
+        heads = ("Peak meas.: measured", "Latency: median", "Throughput: batch", "Energy: joules", "Latency ratio")
+        return [head for head in heads for note in built.notes if note.startswith(head)]
+
+    for device in ("none", "cpu"):
+        assert measured(record("a", counts(1, 2), device=device), record("b", counts(1, 2), device=device)) == []
+    one = [record("a", counts(1, 2), timing(1.0)), record("b", counts(1, 2), timing(1.0, "another"), energy_j=1.0)]
+    assert measured(*one) == ["Latency: median", "Throughput: batch", "Energy: joules"]
+    assert "Latency ratio" in measured(one[0], record("b", None, timing(1.0)))
+
+
+@pytest.mark.parametrize(
+    ("sources", "said"),
+    [
+        (("cpu_allocator",), "measured"),
+        (("calibrated",), "calibrated"),
+        (("cuda_allocator", "calibrated"), "measured or calibrated"),
+    ],
+)
+def test_only_sources_of_memory_that_occur_are_said(sources: tuple[str, ...], said: str) -> None:
+    built = report.build([record(f"m{i}", counts(1, 2), memory=Memory(99, source)) for i, source in enumerate(sources)])
+    assert f"Peak meas.: {said} peak above parameters, buffers and inputs." in built.notes
+
+
+def test_whose_attention_kernels_were_traced_is_said() -> None:
+    def traced(label: str, op: str, **settings: Any) -> Record:
+        return record(label, counts(1, 2, ops=(OpCost(op, "", "forward", 1, 1, 1, 1),)), settings=settings)
+
+    def said(*members: Record) -> list[str]:
+        return [note for note in report.build(members).notes if note.startswith("Attention")]
+
+    efficient, cpu = "_scaled_dot_product_efficient_attention", "_scaled_dot_product_flash_attention_for_cpu"
+    assert said(traced("a", "bmm", sdpa="auto"), record("b")) == []
+    assert said(traced("a", efficient, sdpa="fused"), traced("b", "bmm", sdpa="fused")) == [
+        (
+            "Attention (a) is traced as the kernel that a GPU would choose (sdpa=fused), whatever device measured: its traced"
+            " memory is not what attention takes on a CPU."
+        )
+    ]
+    for each in (traced("a", cpu, target="cpu"), traced("a", efficient, target="cpu"), traced("a", cpu)):
+        assert said(each)[0].startswith("Attention (a) is traced as the kernel that a CPU would choose (sdpa=auto), whatever")
+
+
+def test_the_environment_is_read_where_records_hold_it() -> None:
+    gpu = {"gpu": "Example GPU", "driver": "1", "cuda": "13.0", "flags": {"threads": 4, "matmul_tf32": True}}
+    built = report.build([replace(record("a", counts(1, 2), timing(1.0)), environment=ENVIRONMENT | gpu)])
+    assert (
+        "Environment: device cpu, gpu Example GPU, cpu Example CPU, driver 1, cuda 13.0, torch 2.13.0, threads 4,"
+        " matmul tf32 on, attnprof 0.1.0." in built.notes
+    )
+    traced = replace(record("a", counts(1, 2)), environment={"provenance": ENVIRONMENT["provenance"]})
+    assert "Environment: torch 2.13.0, attnprof 0.1.0." in report.build([traced]).notes
 
 
 def test_two_environments_are_both_named() -> None:
@@ -542,6 +672,13 @@ def test_compare_sorts_and_refuses() -> None:
     assert ordered == ["simam", "se", "ccnet[recurrence=1]", "ccnet[recurrence=2]", "sasa", "nonlocal", "fullattn"]
     with pytest.raises(UsageError, match="did you mean 'latency'"):
         compare.render(compared, sort="latancy")
+    with pytest.raises(
+        UsageError, match="'energy', which it does not show: it shows params, macs, flops, peak_memory, latency"
+    ):
+        compare.render(compared, sort="energy")
+    traced = compare.comparison([record(label, counts(1, 2), device="none") for label in "ab"], "a")
+    with pytest.raises(UsageError, match=r"'latency', which it does not show: it shows params, macs, flops, peak_memory\.$"):
+        compare.render(traced, sort="latency")
     with pytest.raises(NothingSelectedError, match="zzz"):
         compare.comparison(members, "zzz")
 
@@ -598,6 +735,21 @@ def test_write_leaves_the_old_file_where_rendering_fails(tmp_path: Path, monkeyp
     assert [each.name for each in tmp_path.iterdir()] == ["x.md"]
 
 
+def test_specs_and_reports_know_the_same_metrics() -> None:
+    assert tuple(METRICS) == values.METRICS
+    assert metrics.DEFAULT_METRICS == values.DEFAULT_METRICS
+
+
+def test_the_catalogue_cuts_nothing() -> None:
+    title = "Recurrent criss-cross attention, as lean in memory as the paper's kernels"
+    entries = [("channel", "se", "Short", "Hu, CVPR 2018"), *(("spatial", name, title, "") for name in ("ccnet", "ccnet_bmm"))]
+    lines = catalogue.list_text(entries).splitlines()
+    assert [line for line in lines[2:] if line and line[0] != " "] == ["channel", "spatial", "3 mechanisms."]
+    assert "…" not in "".join(lines)
+    at = lines[0].index("Title")
+    assert " ".join(line[at:].removesuffix(" -").strip() for line in lines[6:10]).split() == (title + " " + title).split()
+
+
 def test_unknown_formats_and_metrics_name_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'csv'"):
         report.write(run(), report.Meta("x"), ["cvs"], tmp_path / "new")
@@ -614,6 +766,10 @@ def test_unknown_formats_and_metrics_name_the_nearest(tmp_path: Path) -> None:
         ("Huang et al. ICCV 2019 (arXiv:1811.11721)", "Huang, ICCV 2019"),
         ("", "-"),
         ("Unpublished", "Unpublished"),
+        ('Chen et al., "Rethinking", arXiv:2012.05587, section 3.3', "Chen, arXiv:2012.05587"),
+        ("none: the plain layer, e.g. Zhao et al., CVPR 2017", "none (cf. Zhao 2017)"),
+        ("none: an exercise", "none"),
+        ("none", "none"),
     ],
 )
 def test_short_paper(paper: str, short: str) -> None:

@@ -36,12 +36,13 @@ def compare_command(names: tuple[str, ...], **options: Any) -> int:
 
     if len(names) < 2:
         raise UsageError("compare wants at least two mechanisms: `attnprof compare nonlocal ccnet --hw 97x97`.")
-    if options["sort"]:
-        metrics.metric(options["sort"])
+    shown: tuple[str, ...] = ("params", "macs", "flops", "peak_memory", "latency")
+    sortable = (*shown, "measured_memory")
+    if options["sort"] and metrics.metric(options["sort"]).key not in sortable:
+        raise UsageError(f"--sort {options['sort']}: compare shows {', '.join(sortable)}.")
     cases = _cases(names, options)
     if not options["force"]:
         _refuse_other_layouts(cases)
-    shown: tuple[str, ...] = ("params", "macs", "flops", "peak_memory", "latency")
     records = _trace_here(cases) if _in_process(cases) else _run(cases, options)
     if any(record.memory is not None for record in records):
         shown = (*shown, "measured_memory")

@@ -2,7 +2,8 @@
 
 Digits follow the interval: the last one shown is not below a tenth of the half-width, two to four significant; without
 an interval three significant digits. A column takes the (lower) median of what its cells ask for; a value that this would
-show with fewer than two significant digits keeps two of its own, so that nothing small reads as zero.
+show with fewer than two significant digits keeps two of its own, one from a thousand on has no decimals, and one below a
+thousandth of the column's unit reads '<0.001', so that nothing small reads as zero. CSV and JSON keep the raw values.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from attnprof import units
 from attnprof.report.metrics import Reading
 
 _MOST_DECIMALS = 6
+_SMALLEST = 1e-3
 
 
 def half_width(reading: Reading) -> float | None:
@@ -39,22 +41,35 @@ def decimals(readings: Sequence[Reading], divisor: float) -> int:
 
 
 def number(value: float, places: int) -> str:
-    """`value` with `places` decimals, or two significant digits where that would leave fewer. An exact zero is '0'."""
+    """`value` >= 0 with `places` decimals, none from a thousand on, two significant digits where that would leave fewer.
+
+    An exact zero is '0'; what is smaller than a thousandth is '<0.001'.
+    """
     if value == 0:
         return "0"
-    digits = 1 - math.floor(math.log10(abs(value)))
-    if digits <= places:
-        return f"{value:.{places}f}"
-    return f"{value:.{digits}f}" if digits <= _MOST_DECIMALS else f"{value:.1e}"
+    if value < _SMALLEST:
+        return f"<{_SMALLEST}"
+    if float(f"{value:.{places}f}") >= 1000:
+        return f"{value:.0f}"
+    return f"{value:.{max(places, 1 - math.floor(math.log10(value)))}f}"
+
+
+def delta_text(delta: float, places: int, divisor: float, exact: bool = True) -> str:
+    """A signed difference: '+1.25', '-0.30', '-<0.001'; a zero is '0'. One that is not exact has no more than `places`."""
+    sign, size = "+" if delta > 0 else "-" if delta < 0 else "", abs(delta) / divisor
+    if exact or size == 0:
+        return sign + number(size, places)
+    text = f"{size:.{places}f}"
+    return sign + (text if float(text) else f"<{10**-places:.{places}f}")
 
 
 def value_text(reading: Reading, places: int, divisor: float) -> str:
     """'12.41', or '12.41 ± 0.08' where there is an interval."""
     text = number(reading.value / divisor, places)
     half = half_width(reading)
-    if half is None:
+    if half is None or text.startswith("<"):
         return text
-    shown = len(text.partition(".")[2]) if "e" not in text else places
+    shown = len(text.partition(".")[2])
     margin = f"{half / divisor:.{shown}f}"
     if half > 0 and float(margin) == 0:
         margin = f"<{10**-shown:.{shown}f}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from attnprof.records import Record
 from attnprof.report.blocks import argument_text
-from attnprof.report.metrics import Metric, why_missing
+from attnprof.report.metrics import METRICS, Metric, why_missing
 from attnprof.report.text import clean, clip
 
 _CONVENTIONS = {
@@ -20,12 +21,13 @@ _CONVENTIONS = {
     "resident_memory": "Resident: parameters, buffers and inputs.",
     "peak_memory": "Peak: the most tensor storage alive above parameters, buffers and inputs.",
     "peak_cuda_memory": "Peak CUDA: the traced pass as CUDA's allocator would see it (a model, not a measurement).",
-    "measured_memory": "Peak meas.: measured or calibrated peak above parameters, buffers and inputs.",
+    "measured_memory": "Peak meas.: {how} peak above parameters, buffers and inputs.",
     "latency": "Latency: median; ± is the larger side of its 95 % interval by order statistics (below 6 samples: the range).",
     "throughput": "Throughput: batch / median latency; ± as for latency.",
     "energy": "Energy: joules per pass, one reading.",
 }
 # Environment keys that a reader of the table needs, and how they are introduced; others stay in the JSON.
+# Keys of the mappings in _NESTED are looked up like those beside them.
 _ENVIRONMENT = {
     "device": "device",
     "gpu": "gpu",
@@ -35,24 +37,28 @@ _ENVIRONMENT = {
     "cuda": "cuda",
     "torch": "torch",
     "threads": "threads",
-    "cache": "cache",
     "matmul_tf32": "matmul tf32",
     "cudnn_tf32": "cudnn tf32",
-    "commit": "commit",
     "attnprof": "attnprof",
 }
+_NESTED = ("provenance", "flags")
+# profiling/measure.py warns in these words where Timing.warmup_converged is False; the note says it.
+UNSTEADY = "the warm-up did not reach a steady state"
 _MOST_NAMED = 6
+_NAMED_OF_MANY = 3
 
 
 def notes_of(records: Sequence[Record], metrics: Sequence[Metric], baseline: str | None, inverse: bool) -> tuple[str, ...]:
     """All notes of a report, in reading order."""
     shown = {metric.key for metric in metrics}
-    out = [text for key, text in _CONVENTIONS.items() if key in shown]
+    found = {metric.key for metric in METRICS.values() if any(metric.read(record) is not None for record in records)}
+    said = [key for key in _CONVENTIONS if key in shown and (METRICS[key].traced or key in found)]
+    out = [_CONVENTIONS[key].format(how=_how_measured(records)) for key in said]
     if any(metric.kind == "bytes" for metric in metrics):
         out.append("1 MiB = 2^20 bytes, 1 KiB = 2^10 bytes.")
     if baseline:
-        out += _ratio_notes(clean(baseline), inverse, "latency" in shown or "throughput" in shown)
-    out += _settings(records) + _environment(records) + _timing(records) + _memory(records)
+        out += _ratio_notes(clean(baseline), inverse, bool({"latency", "throughput"} & shown) and _paired(records))
+    out += _settings(records) + _kernels(records) + _environment(records) + _timing(records) + _memory(records)
     out += _coverage(records, metrics)
     return tuple(out + _counting(records))
 
@@ -60,12 +66,27 @@ def notes_of(records: Sequence[Record], metrics: Sequence[Metric], baseline: str
 def _ratio_notes(baseline: str, inverse: bool, timed: bool) -> list[str]:
     meaning = f"value of {baseline} / value" if inverse else f"value / value of {baseline}"
     out = [f"ratio: {meaning}, of the unrounded values."]
+    if not inverse:
+        medians = "; that of a latency is of the medians, only where both were timed side by side" if timed else ""
+        out.append(f"delta (in md and csv): value - value of {baseline}, in the column's unit{medians}.")
     if timed:
         out.append(
             "Latency ratio: median over rounds in which both were timed side by side, with its 95 % bootstrap interval,"
             " which covers what varies within one process only."
         )
     return out
+
+
+def _paired(records: Sequence[Record]) -> bool:
+    """Whether any two records were timed in one block, without which no latency has a ratio."""
+    blocks = Counter(record.timing.block for record in records if record.timing is not None and record.timing.n)
+    return any(count > 1 for block, count in blocks.items() if block)
+
+
+def _how_measured(records: Iterable[Record]) -> str:
+    """'measured', 'calibrated' or 'measured or calibrated': the sources that occur."""
+    calibrated = {record.memory.source == "calibrated" for record in records if record.memory is not None}
+    return " or ".join(word for word, of in (("measured", False), ("calibrated", True)) if of in calibrated)
 
 
 def _settings(records: Sequence[Record]) -> list[str]:
@@ -76,18 +97,49 @@ def _settings(records: Sequence[Record]) -> list[str]:
     return [f"Settings: {', '.join(texts)}."] if texts else []
 
 
+def _kernels(records: Sequence[Record]) -> list[str]:
+    """Whose attention kernels were traced: a traced peak is not comparable with one measured on another kind of device."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for record in records:
+        ops = () if record.counts is None else record.counts.ops
+        kernels = [op.op for op in ops if "scaled_dot_product" in op.op]
+        if kernels:
+            cpu = record.case.settings.get("target") == "cpu" or all("for_cpu" in kernel for kernel in kernels)
+            sdpa = clean(argument_text(record.case.settings.get("sdpa", "auto")))
+            found.setdefault(("CPU", "GPU", sdpa) if cpu else ("GPU", "CPU", sdpa), []).append(record.case.label)
+    return [
+        f"Attention ({_named(labels)}) is traced as the kernel that a {target} would choose (sdpa={sdpa}), whatever device"
+        f" measured: its traced memory is not what attention takes on a {other}."
+        for (target, other, sdpa), labels in found.items()
+    ]
+
+
+def _flat(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """An environment with the keys of its nested mappings beside its own, which go first."""
+    out: dict[str, Any] = {}
+    for name in _NESTED:
+        nested = environment.get(name)
+        out |= nested if isinstance(nested, Mapping) else {}
+    return out | dict(environment)
+
+
+def _environment_text(record: Record) -> str:
+    flat = _flat(record.environment)
+    values = {name: flat[key] for key, name in _ENVIRONMENT.items() if flat.get(key) not in (None, "")}
+    said = {
+        name: ("on" if value else "off") if isinstance(value, bool) else argument_text(value) for name, value in values.items()
+    }
+    return ", ".join(f"{name} {clean(text)}" for name, text in said.items())
+
+
 def _environment(records: Sequence[Record]) -> list[str]:
     """Each environment once, of the measured cases where there are any; several are said: their numbers do not compare."""
     seen: Counter[str] = Counter()
     measured = [record for record in records if record.timing is not None or record.memory is not None]
     for record in measured or records:
-        parts = [
-            f"{name} {clean(argument_text(record.environment[key]))}"
-            for key, name in _ENVIRONMENT.items()
-            if record.environment.get(key) not in (None, "")
-        ]
-        if parts:
-            seen[", ".join(dict.fromkeys(parts))] += 1
+        text = _environment_text(record)
+        if text:
+            seen[text] += 1
     if len(seen) <= 1:
         return [f"Environment: {text}." for text in seen]
     return [f"{len(seen)} environments; measured numbers compare only within one."] + [
@@ -111,6 +163,8 @@ def _timing(records: Sequence[Record]) -> list[str]:
     warned: dict[str, list[str]] = {}
     for label, timing in timings:
         for warning in timing.warnings:
+            if warning == UNSTEADY and not timing.warmup_converged:
+                continue
             warned.setdefault(clip(clean(warning), 160), []).append(label)
     return out + [f"Warning: {warning} ({_named(labels)})." for warning, labels in warned.items()]
 
@@ -155,7 +209,8 @@ def _counting(records: Sequence[Record]) -> list[str]:
 
 
 def _named(labels: Iterable[str]) -> str:
-    """Labels once each, the first few by name."""
+    """Labels once each; of many their number and the first few."""
     unique = list(dict.fromkeys(clip(clean(label), 40) for label in labels))
-    rest = len(unique) - _MOST_NAMED
-    return ", ".join(unique[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    if len(unique) <= _MOST_NAMED:
+        return ", ".join(unique)
+    return f"{len(unique)} labels: {', '.join(unique[:_NAMED_OF_MANY])} and {len(unique) - _NAMED_OF_MANY} more"

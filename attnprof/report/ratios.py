@@ -27,7 +27,7 @@ class Ratio:
     covers: str = ""
     pairs: int | None = None
     reason: str = ""
-    delta: float | None = None  # first - second, in the metric's base unit
+    delta: float | None = None  # first - second, in the metric's base unit; of timings only where both stand in one block
 
 
 def ratio_of(first: Record, second: Record, metric: Metric) -> Ratio:
@@ -52,7 +52,7 @@ def _paired(first: Record, second: Record, inverse: bool, delta: float) -> Ratio
         return Ratio(1.0, 1.0, 1.0, EXACT, delta=delta)
     left, right = pairs(second, first) if inverse else pairs(first, second)
     if not left:
-        return Ratio(reason=NOT_PAIRED, delta=delta)
+        return Ratio(reason=NOT_PAIRED)
     ratio = _bootstrap(tuple(left), tuple(right))
     if ratio.pairs < FEWEST_PAIRS:
         return Ratio(ratio.value, covers="too few pairs for an interval", pairs=ratio.pairs, delta=delta)

@@ -1,9 +1,9 @@
 """Records of one run -> a Report of tables: one table per block (same shape, dtype, mode, device, host, settings).
 
-Mechanisms are rows; every metric is a value column and, with a baseline, a ratio column beside it. Cells carry the raw
-reading beside their text, so that a renderer only lays out. A ratio is value / baseline's value (the inverse for `compare`);
-that of a latency comes only from rounds in which both were timed side by side. No cell is empty: a failure shows its status,
-what was not measured '-', and both refer to a footnote with the reason.
+Mechanisms are rows; every metric is a value column and, with a baseline, a delta and a ratio column beside it (the console
+leaves the deltas out). Cells carry the raw reading beside their text, so that a renderer only lays out. A ratio is value /
+baseline's value (the inverse for `compare`, without deltas); that of a latency comes only from rounds in which both were timed
+side by side. No cell is empty: a failure shows its status, what was not measured '-', and both refer to a footnote.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from attnprof import units
+from attnprof.errors import UsageError
 from attnprof.records import Record
 from attnprof.report.blocks import axes, axis_text, by_block, find, titles
-from attnprof.report.cells import decimals, ranks, ratio_text, value_text
+from attnprof.report.cells import decimals, delta_text, ranks, ratio_text, value_text
 from attnprof.report.metrics import DEFAULT_METRICS, NOT_MEASURED_DEVICE, Metric, Reading, metric, select, why_missing
 from attnprof.report.notes import notes_of
 from attnprof.report.ratios import Ratio, ratio_of
@@ -26,7 +27,7 @@ _FOOTNOTE_ROOM = 200
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `key` is the metric's or argument's name, `kind` is label, axis, value or ratio."""
+    """One column. `key` is the metric's or argument's name, `kind` is label, axis, value, delta or ratio."""
 
     key: str
     head: str
@@ -111,16 +112,22 @@ def build(
 
 
 def sort(table: Table, key: str) -> Table:
-    """Rows by the value of a metric, the better first, those without a value last. Raises UsageError for no such metric."""
+    """Rows by the value of a metric, the better first, those without a value last.
+
+    Raises UsageError for no such metric, and for one that is not to be seen in the table.
+    """
     wanted = metric(key)
-    at = [i for i, column in enumerate(table.columns) if (column.key, column.kind) == (wanted.key, "value")]
+    shown = [column.key for column in visible(table).columns if column.kind == "value"]
+    if wanted.key not in shown:
+        raise UsageError(f"the table cannot be sorted by '{key}', which it does not show: it shows {', '.join(shown)}.")
+    at = next(i for i, column in enumerate(table.columns) if (column.key, column.kind) == (wanted.key, "value"))
     sign = -1 if wanted.higher_is_better else 1
 
     def place(row: Row) -> tuple[bool, float]:
-        reading = row.cells[at[0]].reading
+        reading = row.cells[at].reading
         return (reading is None, 0.0 if reading is None else sign * reading.value)
 
-    return replace(table, rows=tuple(sorted(table.rows, key=place))) if at else table
+    return replace(table, rows=tuple(sorted(table.rows, key=place)))
 
 
 def visible(table: Table) -> Table:
@@ -157,17 +164,23 @@ def _table(title: str, members: Sequence[Record], plan: _Plan) -> Table:
     for each in plan.metrics:
         unit, divisor = plan.scales[each.key]
         columns.append(Column(each.key, each.head, unit, each.direction, "value"))
-        parts.append(_values(members, each, divisor))
+        readings = [each.read(record) for record in members]
+        places = decimals([reading for reading in readings if reading is not None], divisor)
+        parts.append(_values(members, readings, each, places, divisor))
         if plan.baseline:
+            ratios = [_ratio(record, base, each, plan) for record in members]
+            if not plan.inverse:
+                columns.append(Column(each.key, "delta", unit, "", "delta"))
+                parts.append([_delta(cell, each, places, divisor) for cell in ratios])
             columns.append(Column(each.key, "ratio", "", "", "ratio"))
-            parts.append([_ratio(record, base, each, plan) for record in members])
+            parts.append(ratios)
     rows = tuple(Row(record, tuple(part[i] for part in parts)) for i, record in enumerate(members))
     return _number_footnotes(Table(title, tuple(columns), rows))
 
 
-def _values(members: Sequence[Record], each: Metric, divisor: float) -> list[Cell]:
-    readings = [each.read(record) for record in members]
-    places = decimals([reading for reading in readings if reading is not None], divisor)
+def _values(
+    members: Sequence[Record], readings: Sequence[Reading | None], each: Metric, places: int, divisor: float
+) -> list[Cell]:
     out = []
     for record, reading, rank in zip(members, readings, ranks(readings, each.higher_is_better), strict=True):
         if reading is None:
@@ -180,13 +193,19 @@ def _values(members: Sequence[Record], each: Metric, divisor: float) -> list[Cel
 
 def _ratio(record: Record, base: Record | None, each: Metric, plan: _Plan) -> Cell:
     if base is None:
-        return Cell(MISSING, reason=f"no ratio: the baseline '{clean(plan.baseline or '')}' is not in this table")
+        return Cell(MISSING, reason=f"not compared: the baseline '{clean(plan.baseline or '')}' is not in this table")
     if each.read(record) is None:
         return Cell(MISSING, reason=why_missing(record, each))
     ratio = ratio_of(base, record, each) if plan.inverse else ratio_of(record, base, each)
     if ratio.value is None:
-        return Cell(MISSING, ratio=ratio, reason=f"no ratio: {ratio.reason}")
+        return Cell(MISSING, ratio=ratio, reason=f"{'not compared' if ratio.delta is None else 'no ratio'}: {ratio.reason}")
     return Cell(ratio_text(ratio.value, ratio.low, ratio.high), ratio=ratio)
+
+
+def _delta(ratio: Cell, each: Metric, places: int, divisor: float) -> Cell:
+    """Value - baseline's value, beside the ratio of the same two; what has neither shares its reason."""
+    delta = None if ratio.ratio is None else ratio.ratio.delta
+    return Cell(MISSING, reason=ratio.reason) if delta is None else Cell(delta_text(delta, places, divisor, each.traced))
 
 
 def _number_footnotes(table: Table) -> Table:

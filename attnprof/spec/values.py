@@ -15,10 +15,12 @@ METRICS = (
     "flops",
     "bytes_moved",
     "activation_memory",
+    "resident_memory",
     "peak_memory",
     "peak_cuda_memory",
-    "latency",
     "measured_memory",
+    "latency",
+    "throughput",
     "energy",
 )
 DEFAULT_METRICS = ("params", "macs", "flops", "peak_memory", "latency")
