@@ -35,7 +35,7 @@ MODULES = ("nonlocal", "ccnet", "mhsa")
 BARE_CLICK = "import click; click.command()(lambda: None)(standalone_mode=False)"
 MIB = 2**20
 TIME_NOTE = (
-    "Module built, everything imported, one call before the first that counts. "
+    "Module built, everything imported, one uncounted call of the same tool before each that counts. "
     "Ratio: other / attnprof, median over rounds [quartiles]."
 )
 MEMORY_NOTE = (
@@ -161,6 +161,7 @@ def _rounds(
     for _ in range(rounds):
         for name, tool in random.sample(wanted, len(wanted)):
             gc.collect()
+            runners[name][tool]()  # warm: the call before was another tool's, with other memory in the caches
             began = time.perf_counter()
             runners[name][tool]()
             taken[name].setdefault(tool, []).append(time.perf_counter() - began)

@@ -21,6 +21,7 @@ from attnprof import mechanisms
 from attnprof.errors import AttnprofError
 from attnprof.records import Case, Mechanism, TensorSpec
 
+_TORCHS_OWN = frozenset(nn.Module().__dict__)  # _parameters, _modules, the hooks ...
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16", "float64", "int64", "int32", "bool")}
 
 
@@ -155,8 +156,8 @@ def _parts(module: nn.Module) -> list[nn.Module]:
             for part in value.modules():
                 if id(part) not in found:
                     found[id(part)] = part
-                    for attribute in part.__dict__.values():
-                        if isinstance(attribute, (list, tuple, dict)):
+                    for name, attribute in part.__dict__.items():
+                        if name not in _TORCHS_OWN and isinstance(attribute, (list, tuple, dict)):
                             look(attribute)
         elif isinstance(value, (list, tuple)):
             for item in value:
