@@ -49,11 +49,16 @@ class Shape:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input of a module, without data. `dtype` None means the case's dtype."""
+    """One input of a module, without data. `dtype` None means the case's dtype.
+
+    `values` is what a real run fills in: "normal" (standard normal), "uniform" (in [0, 1): coordinates, boxes, scores); an
+    integer or boolean input gets zeros and ones.
+    """
 
     shape: tuple[int, ...]
     name: str = "x"
     dtype: str | None = None
+    values: str = "normal"
 
 
 @dataclass(frozen=True)
@@ -63,14 +68,14 @@ class Mechanism:
     build(channels, **args) -> nn.Module. A parameter named `hw` or `frames` gets the case's (H, W) or T unless it is given.
     params(channels, **args) -> int: the closed form of the parameter count; gets `hw`/`frames` where build does.
     macs(shape, **args) -> int: multiply-accumulates of one forward pass (convolution, matmul, attention), by hand.
-    inputs(shape, **args) -> the module's inputs; None means one tensor in `layout`.
+    inputs(shape, **args) -> the module's inputs, the batch first in each; None means one tensor in `layout`.
     objective(outputs) -> tensor, where the sum of the outputs would leave parameters without a gradient.
-    exempt: {check name: reason} for common checks that do not apply.
+    exempt: {check name: reason} for common checks that do not apply; "check:part" for a part of it (one parameter).
     """
 
     name: str
     family: str
-    layout: str  # BCHW, BTCHW, BNC
+    layout: str  # of the (first) input: BCHW, BNC, and with frames BTCHW, BTC
     paper: str
     build: Callable[..., Any]
     params: Callable[..., int] | None = None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attnprof import mechanisms
+from attnprof.profiling import instantiate
 from attnprof.records import Mechanism, Shape
 
 NAMES = [f"{family}/{name}" for family, members in mechanisms.names().items() for name in members]
@@ -25,9 +26,14 @@ def variants(name: str) -> list[dict[str, Any]]:
 
 
 def small_shape(name: str, batch: int = 2) -> Shape:
-    """A small, odd, non-square shape; the reference may declare another as SHAPE = (C, H, W)."""
-    channels, height, width = getattr(reference_of(name), "SHAPE", (32, 5, 7))
-    return Shape(batch, channels, height, width)
+    """A small, odd, non-square shape; the reference may declare another as SHAPE = (C, H, W) or, with frames, (C, H, W, T)."""
+    channels, height, width, *frames = getattr(reference_of(name), "SHAPE", (32, 5, 7))
+    return Shape(batch, channels, height, width, *frames)
+
+
+def shape_like(name: str, batch: int, channels: int, height: int, width: int) -> Shape:
+    """Another size, with the frames of `small_shape`."""
+    return Shape(batch, channels, height, width, small_shape(name).frames)
 
 
 def fill(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -57,10 +63,11 @@ def make(mechanism: Mechanism, shape: Shape, args: dict[str, Any], dtype: torch.
 
 
 def make_inputs(mechanism: Mechanism, shape: Shape, args: dict[str, Any], dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    """Seeded normal inputs with gradients wanted."""
+    """Seeded inputs with the values that the mechanism asks for, gradients wanted."""
     generator = torch.Generator().manual_seed(1)
     specs = mechanisms.input_specs(mechanism, shape, args)
-    return [torch.randn(spec.shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_() for spec in specs]
+    inputs = [instantiate.real_input(spec, dtype, generator) for spec in specs]
+    return [tensor.requires_grad_() if tensor.is_floating_point() else tensor for tensor in inputs]
 
 
 def flatten(outputs: Any) -> list[Tensor]:

@@ -367,7 +367,8 @@ def observe_row(name: str, mode: str, shape: Shape) -> Row:
         return Row(name, mode, counts.peak_bytes, note=f"not run: {counts.peak_bytes} bytes predicted")
     recorder = record(module, mechanism, shape, mode)
     assert recorder.ledger.peak()[0] == counts.peak_bytes, "the recorder's trace is not the tracer's"
-    inputs = [torch.randn(spec.shape).requires_grad_(training) for spec in specs]
+    inputs = [instantiate.real_input(spec, torch.float32) for spec in specs]
+    inputs = [tensor.requires_grad_(training and tensor.is_floating_point()) for tensor in inputs]
     allocator, seen_in, numbers = observe(module, inputs, mechanism.objective, training)
     if allocator == counts.peak_bytes:
         return Row(name, mode, allocator, allocator, allocator)

@@ -18,7 +18,7 @@ from attnprof import mechanisms
 from attnprof.errors import UntraceableError
 from attnprof.profiling.trace import count_real, trace_case, trace_module
 from attnprof.records import MODES, Case, Counts, Shape, TensorSpec
-from tests.catalogue import NAMES, make_inputs, small_shape, variants
+from tests.catalogue import NAMES, make_inputs, shape_like, small_shape, variants
 from tests.observer import observe
 
 X = TensorSpec((2, 8, 5, 7))
@@ -43,7 +43,7 @@ def test_trace_equals_a_real_run_to_the_byte(name: str, mode: str) -> None:
     """Kernel target cpu: every count of every mechanism and variant, on an odd batch of two and on a square single image."""
     mechanism = mechanisms.load(name)
     for args in variants(name):
-        for shape in (small_shape(name), Shape(1, 64, 12, 12)):
+        for shape in (small_shape(name), shape_like(name, 1, 64, 12, 12)):
             torch.manual_seed(0)
             module = mechanisms.build(mechanism, shape, args).train(mode == "training")
             inputs = make_inputs(mechanism, shape, args, torch.float32)
@@ -60,7 +60,7 @@ def test_macs_equal_the_formula(name: str) -> None:
     mechanism = mechanisms.load(name)
     assert mechanism.macs is not None
     for args in variants(name):
-        for shape in (small_shape(name), Shape(1, 512, 97, 97)):
+        for shape in (small_shape(name), shape_like(name, 1, 512, 97, 97)):
             full = mechanisms.complete_args(mechanism, shape, args)
             counts = trace_case(Case(name, name, args, shape))
             assert counts.macs == mechanism.macs(shape, **full), f"{shape.text()} {args}"

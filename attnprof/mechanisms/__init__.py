@@ -291,4 +291,6 @@ def input_specs(mechanism: Mechanism, shape: Shape, args: Mapping[str, Any]) -> 
         return (TensorSpec((b, h * w, c)),)
     if mechanism.layout == "BTCHW":
         return (TensorSpec((b, t, c, h, w)),)
+    if mechanism.layout == "BTC":
+        return (TensorSpec((b, t, c)),)
     return (TensorSpec((b, c, h, w)),)

@@ -59,6 +59,15 @@ def meta_input(spec: TensorSpec, dtype: torch.dtype, requires_grad: bool, channe
     return tensor.requires_grad_(requires_grad and (kind.is_floating_point or kind.is_complex))
 
 
+def real_input(spec: TensorSpec, dtype: torch.dtype, generator: torch.Generator | None = None) -> Tensor:
+    """An input with the values that its spec asks for, drawn in float32 on the CPU: the same on every device."""
+    kind = DTYPES[spec.dtype] if spec.dtype else dtype
+    if not (kind.is_floating_point or kind.is_complex):
+        return torch.randint(0, 2, spec.shape, generator=generator).to(kind)
+    draw = torch.rand if spec.values == "uniform" else torch.randn
+    return draw(spec.shape, generator=generator).to(kind)
+
+
 def differentiable(tensor: Tensor) -> bool:
     """Floating or complex: what autograd gives gradients to."""
     return tensor.is_floating_point() or tensor.is_complex()

@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from attnprof import mechanisms
 from attnprof.errors import AttnprofError
 from attnprof.profiling import device as devices
+from attnprof.profiling import instantiate
 from attnprof.records import Case, TensorSpec
 
 _KNOWN: Mapping[str, tuple[Any, ...]] = {
@@ -123,11 +124,7 @@ def _dtype(name: str) -> torch.dtype:
 
 
 def _input(spec: TensorSpec, case: Case) -> Tensor:
-    """Standard normal numbers; ones and zeros for an integer or boolean input. Drawn on the CPU: the same on every device."""
-    dtype = _dtype(spec.dtype or case.dtype)
-    if dtype.is_floating_point:
-        return torch.randn(spec.shape).to(device=case.device, dtype=dtype)
-    return torch.randint(0, 2, spec.shape).to(device=case.device, dtype=dtype)
+    return instantiate.real_input(spec, _dtype(case.dtype)).to(case.device)
 
 
 def _channels_last(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[nn.Module, tuple[Tensor, ...]]:
