@@ -1,7 +1,8 @@
 """Spec -> Cases, in a stable order; choosing among them; grouping them into blocks. Pure.
 
-Order: batch, channels, frames, hw, dtype, settings, mode from outer to inner, the entries and their arguments innermost, so
-that the members of a block (cases that are timed interleaved) stand together.
+Order: the inputs of the spec (in each: batch, channels, frames, hw), then the sizes that only single entries have, dtype,
+settings, mode from outer to inner, the entries and their arguments innermost, so that the members of a block (cases that are
+timed interleaved) stand together.
 
 A case's settings hold `sdpa` always, because it decides how attention is counted, and the others only where they differ from
 their default: a spec that spells a default out asks the same question, and has the same key, as one that does not.
@@ -16,7 +17,7 @@ from typing import Any
 
 from attnprof.errors import NothingSelectedError, UsageError
 from attnprof.records import Case, Shape
-from attnprof.spec import Spec, label_of, size_problem, variants
+from attnprof.spec import Input, Spec, inputs_of, label_of, size_problem, variants
 
 DEFAULT_SETTINGS = {"memory_format": "contiguous", "compile": False, "autocast": "none", "threads": None}
 _KEY_PREFIX = 6  # characters of a key that select by it; fewer may be a word
@@ -28,18 +29,24 @@ def expand(spec: Spec, device: str) -> tuple[Case, ...]:
     sentence = size_problem(spec)
     if sentence:
         raise UsageError(sentence)
-    outer = itertools.product(_shapes(spec), spec.dtype, _settings(spec), spec.modes)
-    members = [(entry, label, args) for entry in spec.entries for label, args in variants(entry)]
+    shapes = [frozenset(_shapes(inputs_of(spec, entry))) for entry in spec.entries]
+    every = dict.fromkeys(shape for entry in spec.entries for shape in _shapes(inputs_of(spec, entry)))
+    ordered = dict.fromkeys([*(shape for shape in _shapes(spec.inputs) if shape in every), *every])
+    members = [
+        (own, entry, label, args) for own, entry in zip(shapes, spec.entries, strict=True) for label, args in variants(entry)
+    ]
     return tuple(
         Case(entry.mechanism, label, _plain(args), shape, dtype, mode, device, None, settings)
-        for shape, dtype, settings, mode in outer
-        for entry, label, args in members
+        for shape, dtype, settings, mode in itertools.product(ordered, spec.dtype, _settings(spec), spec.modes)
+        for own, entry, label, args in members
+        if shape in own
     )
 
 
-def _shapes(spec: Spec) -> Iterator[Shape]:
-    for batch, channels, frames, (height, width) in itertools.product(spec.batch, spec.channels, spec.frames, spec.hw):
-        yield Shape(batch, channels, height, width, frames)
+def _shapes(inputs: Sequence[Input]) -> Iterator[Shape]:
+    for given in inputs:
+        for batch, channels, frames, (height, width) in itertools.product(given.batch, given.channels, given.frames, given.hw):
+            yield Shape(batch, channels, height, width, frames)
 
 
 def _settings(spec: Spec) -> list[dict[str, Any]]:

@@ -72,9 +72,9 @@ def params_match_formula(mechanism: Mechanism, name: str, args: dict[str, Any]) 
 
 def _symbols(mechanism: Mechanism, shape: Shape, args: dict[str, Any]) -> dict[str, Any]:
     """C, H, W, N, T, log2, every build argument by its name, and the first letter of each where it is free (r for reduction)."""
-    symbols: dict[str, Any] = {"C": shape.channels, "H": shape.height, "W": shape.width}
-    symbols["N"] = shape.height * shape.width
-    symbols |= {"N": shape.height * shape.width, "log2": math.log2}
+    height, width = shape.hw
+    symbols: dict[str, Any] = {"C": shape.channels, "H": height, "W": width, "N": height * width, "T": shape.frames}
+    symbols["log2"] = math.log2
     for parameter in list(inspect.signature(mechanism.build).parameters.values())[1:]:
         value = args.get(parameter.name, parameter.default)
         symbols[parameter.name] = value

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from attnprof import plan
 from attnprof.errors import NothingSelectedError, UsageError
 from attnprof.records import DTYPES, MODES, Case, Shape, case_from_json, to_json
-from attnprof.spec import Entry, Spec, axes, parse_text, variants
+from attnprof.spec import Entry, Input, Spec, axes, parse_text, variants
 
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=2, unique=True).map(tuple)
 ARGUMENTS = st.dictionaries(
@@ -24,6 +24,7 @@ ARGUMENTS = st.dictionaries(
     ).map(tuple),
     max_size=2,
 )
+SIZE_AXES = ("channels", "hw", "batch", "frames")
 AXIS = {
     "channels": SIZES,
     "hw": st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=2, unique=True).map(tuple),
@@ -46,14 +47,16 @@ def specs(draw: st.DrawFn) -> Spec:
     entries = tuple(Entry(f"spatial/{label}", label, draw(ARGUMENTS)) for label in labels)
     varied = draw(st.sets(st.sampled_from(sorted(AXIS)), max_size=5))
     fixed: dict[str, Any] = {"channels": (8,), "hw": ((3, 4),)}
-    return Spec(entries=entries, **(fixed | {name: draw(AXIS[name]) for name in sorted(varied)}))
+    values = fixed | {name: draw(AXIS[name]) for name in sorted(varied)}
+    size = Input(**{name: values.pop(name) for name in SIZE_AXES if name in values})
+    return Spec((size,), entries, **values)
 
 
 @given(specs())
 def test_the_size_is_the_product_of_the_axes(spec: Spec) -> None:
     cases = plan.expand(spec, "none")
     per_entry = sum(math.prod(map(len, entry.args.values())) for entry in spec.entries)
-    outer = math.prod(len(getattr(spec, name)) for name in AXIS)
+    outer = math.prod(len(getattr(spec.inputs[0] if name in SIZE_AXES else spec, name)) for name in AXIS)
     assert len(cases) == outer * per_entry == math.prod(axes(spec).values())
 
 
@@ -114,6 +117,23 @@ def test_the_order_of_the_axes() -> None:
     )
 
 
+def test_sizes_of_its_own_come_after_those_of_the_spec() -> None:
+    spec = parse_text(
+        "input: [{channels: 8, hw: 3}, {channels: 16, hw: 2}]\nmodes: inference\n"
+        "mechanisms: [{name: nonlocal, input: {hw: [2, 5]}}, se, {name: cam, input: {channels: 4, hw: 3, frames: 2}}]\n",
+        "x",
+    )
+    assert [(case.shape.text(), case.label) for case in plan.expand(spec, "none")] == [
+        ("1x8x3x3", "se"),
+        ("1x16x2x2", "nonlocal"),
+        ("1x16x2x2", "se"),
+        ("1x8x2x2", "nonlocal"),
+        ("1x8x5x5", "nonlocal"),
+        ("1x16x5x5", "nonlocal"),
+        ("1x2x4x3x3", "cam"),
+    ]
+
+
 def test_a_label_names_only_the_axes_that_vary() -> None:
     entry = Entry("a/b", "b", {"r": (4,), "k": (1, 2), "act": ("relu", "1", None), "flag": (True, False)})
     labels = [label for label, _ in variants(entry)]
@@ -158,14 +178,14 @@ def test_settings_hold_what_was_set(line: str, settings: dict[str, Any]) -> None
 
 
 def test_the_device_is_part_of_the_question() -> None:
-    spec = Spec((8,), ((9, 9),), (Entry("spatial/nonlocal", "nonlocal"),))
+    spec = Spec((Input((8,), ((9, 9),)),), (Entry("spatial/nonlocal", "nonlocal"),))
     assert {case.device for case in plan.expand(spec, "cuda:0")} == {"cuda:0"}
     assert plan.expand(spec, "cpu")[0].key != plan.expand(spec, "none")[0].key
 
 
 def test_a_sweep_that_is_too_large_is_not_expanded() -> None:
     many = tuple(range(1, 1001))
-    spec = Spec(many, ((9, 9),), (Entry("a/b", "b", {"x": many, "y": many}),), batch=many)
+    spec = Spec((Input(many, ((9, 9),), many),), (Entry("a/b", "b", {"x": many, "y": many}),))
     start = time.perf_counter()
     with pytest.raises(UsageError) as caught:
         plan.expand(spec, "none")

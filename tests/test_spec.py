@@ -45,11 +45,8 @@ def test_defaults() -> None:
     parsed = spec.parse_text(GOOD, "folder/quick.yaml")
     assert parsed == spec.Spec(
         name="quick",
-        channels=(64,),
-        hw=((33, 33),),
+        inputs=(spec.Input((64,), ((33, 33),), (1,), (1,)),),
         entries=(spec.Entry("spatial/nonlocal", "nonlocal", {}, line=2), spec.Entry("channel/se", "se", {}, line=2)),
-        batch=(1,),
-        frames=(1,),
         dtype=("float32",),
         modes=("inference", "training"),
         baseline=None,
@@ -86,7 +83,7 @@ threads: [1, 2]
 """
     parsed = spec.parse_text(text, "x.yaml")
     assert parsed.name == "all of it"
-    assert (parsed.batch, parsed.channels, parsed.hw, parsed.frames) == ((1, 2), (64, 128), ((65, 97), (33, 33)), (8,))
+    assert parsed.inputs == (spec.Input((64, 128), ((65, 97), (33, 33)), (1, 2), (8,)),)
     assert (parsed.dtype, parsed.modes) == (("float16", "bfloat16"), ("training",))
     assert parsed.entries[1] == spec.Entry("channel/se", "gate", {"reduction": (4, 8)}, line=7)
     assert parsed.entries[2] == spec.Entry(
@@ -496,7 +493,7 @@ def test_a_file_that_is_no_spec(data: bytes, words: str, tmp_path: Path) -> None
 def test_a_file_with_a_byte_order_mark_and_crlf(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
-    assert spec.parse_file(path).channels == (64,)
+    assert spec.parse_file(path).inputs[0].channels == (64,)
     path.write_bytes(GOOD.replace("\n", "\r\n").encode() + b"hots: 3\r\n")
     with pytest.raises(SpecError) as caught:
         spec.parse_file(path)
@@ -530,7 +527,12 @@ def test_overrides_are_applied_before_validation() -> None:
         "name=",
     )
     parsed = spec.parse_text(text, "x.yaml", overrides)
-    assert (parsed.channels, parsed.measure.budget_s, parsed.modes, parsed.dtype) == ((256,), 0.1, ("inference",), ("float16",))
+    assert (parsed.inputs[0].channels, parsed.measure.budget_s, parsed.modes, parsed.dtype) == (
+        (256,),
+        0.1,
+        ("inference",),
+        ("float16",),
+    )
     assert parsed.entries[1] == spec.Entry("channel/se", "se", {"reduction": (8,)}, line=0)
     assert parsed.name == "x"
 
@@ -598,7 +600,7 @@ def test_imports_that_no_pattern_allows_are_all_named() -> None:
 
 
 def test_a_pattern_for_a_folder_does_not_reach_outside_it() -> None:
-    outside = spec.Spec((8,), ((8, 8),), (spec.Entry("own/../../evil.py:X", "X", imported=True),))
+    outside = spec.Spec((spec.Input((8,), ((8, 8),)),), (spec.Entry("own/../../evil.py:X", "X", imported=True),))
     with pytest.raises(UsageError, match=r"evil\.py:X"):
         spec.check_import_permission(outside, ["own/*"])
 
@@ -635,7 +637,7 @@ def test_the_schema_knows_every_key_and_refuses_others() -> None:
     assert schema["additionalProperties"] is False
     assert set(schema["required"]) == {"input", "mechanisms"}
     assert {"name", "input", "dtype", "modes", "mechanisms", "baseline", "metrics", "measure"} <= set(schema["properties"])
-    assert set(schema["$defs"]["ItemModel"]["properties"]) == {"name", "import", "args", "as"}
+    assert set(schema["$defs"]["ItemModel"]["properties"]) == {"name", "import", "args", "as", "input"}
 
 
 @pytest.mark.parametrize(
@@ -650,3 +652,43 @@ def test_imports_stay_lazy(code: str, absent: tuple[str, ...]) -> None:
     check = f"{code}\nimport sys\nprint([name for name in {absent!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=SPECS.parent)
     assert done.stdout == "[]\n"
+
+
+# --- sizes: a list of inputs, and a mechanism with sizes of its own
+
+
+STAGES = """\
+input:
+  - {channels: 256, hw: 56}
+  - {channels: [512, 1024], hw: [28x28, 14]}
+mechanisms:
+  - se
+  - {name: nonlocal, input: {channels: 64, hw: 7, frames: [8, 16]}}
+  - {name: gcnet, input: {channels: 3}}
+"""
+
+
+def test_a_list_of_inputs_and_sizes_of_its_own() -> None:
+    parsed = spec.parse_text(STAGES, "x")
+    stages = (spec.Input((256,), ((56, 56),)), spec.Input((512, 1024), ((28, 28), (14, 14))))
+    assert parsed.inputs == stages
+    assert spec.inputs_of(parsed, parsed.entries[0]) == stages
+    assert spec.inputs_of(parsed, parsed.entries[1]) == (spec.Input((64,), ((7, 7),), (1,), (8, 16)),)
+    assert [given.channels for given in spec.inputs_of(parsed, parsed.entries[2])] == [(3,), (3,)]
+    assert math.prod(spec.axes(parsed).values()) == (5 + 2 + 3) * 2
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "place", "what"),
+    [
+        ("hw: 56", "hw: 56, heigth: 3", (2, 29), "input.0: unknown key 'heigth'"),
+        ("hw: 56", "batch: 1", (2, 5), "input.0: the key 'hw' is missing"),
+        ("[512, 1024]", "[512, 512]", (3, 22), "input.1.channels.1: 512 stands twice on this axis"),
+        ("[8, 16]", "[8, 0]", (6, 63), "mechanisms.1.input.frames.1: must be at least 1, not 0"),
+        ("[8, 16]", "[8, 8]", (6, 63), "mechanisms.1.input.frames.1: 8 stands twice on this axis"),
+        ("{channels: 3}", "{chanels: 3}", (7, 27), "mechanisms.2.input: unknown key 'chanels'"),
+    ],
+)
+def test_mistakes_in_them_are_found_at_their_place(before: str, after: str, place: tuple[int, int], what: str) -> None:
+    line, column, said, _ = only_problem(STAGES.replace(before, after))
+    assert ((line, column), said) == (place, what)

@@ -8,7 +8,7 @@ import click
 
 from attnprof import mechanisms
 from attnprof.cli import echo_json
-from attnprof.cli.options import check_entry, name_and_args
+from attnprof.cli.options import check_entry, frames_of, name_and_args
 from attnprof.errors import UsageError
 
 
@@ -41,14 +41,15 @@ def list_command(family: str | None, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--channels", type=click.IntRange(min=1), help="Evaluate the parameter count for these channels.")
 @click.option("--hw", metavar="HxW", help="Count the cost at this resolution (512 channels unless told).")
+@click.option("--frames", type=click.IntRange(min=1), help="Frames T of a video; default 8 for video mechanisms.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
-def show_command(name: str, channels: int | None, hw: str | None, as_json: bool) -> None:
+def show_command(name: str, channels: int | None, hw: str | None, frames: int | None, as_json: bool) -> None:
     """One mechanism: paper, formula, shapes, parameters, cost."""
     plain, args = name_and_args(name)
     entry = mechanisms.describe(plain)
     if args:
         check_entry(plain, args)
-    numbers = _numbers(entry.qualified, args, channels, hw) if channels or hw or args else {}
+    numbers = _numbers(entry.qualified, args, channels, hw, frames) if channels or hw or args else {}
     if as_json:
         from attnprof.records import SCHEMA_VERSION
 
@@ -64,13 +65,13 @@ def show_command(name: str, channels: int | None, hw: str | None, as_json: bool)
     click.echo(catalogue.show_text(entry.qualified, entry.title, entry.headings, pairs, costs), nl=False)
 
 
-def _numbers(qualified: str, args: dict[str, Any], channels: int | None, hw: str | None) -> dict[str, Any]:
+def _numbers(qualified: str, args: dict[str, Any], channels: int | None, hw: str | None, frames: int | None) -> dict[str, Any]:
     """{'params': n} for the channels; with a resolution the traced counts of both modes as well."""
     from attnprof.records import MODES, Case, Shape
     from attnprof.spec import parse_hw
 
     height, width = parse_hw(hw) if hw else (65, 65)
-    shape = Shape(1, channels or 512, height, width)
+    shape = Shape(1, channels or 512, height, width, frames_of(frames, [qualified]))
     mechanism = mechanisms.load(qualified)
     assert mechanism.params is not None
     found: dict[str, Any] = {"params": mechanism.params(shape.channels, **mechanisms.complete_args(mechanism, shape, args))}

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from attnprof.cli import echo_json
-from attnprof.cli.options import Seconds, check_entry, modes_of, name_and_args, shape_options
+from attnprof.cli.options import Seconds, check_entry, frames_of, modes_of, name_and_args, shape_options
 from attnprof.cli.progress import progress, say
 from attnprof.errors import NothingSelectedError, UsageError
 from attnprof.records import Case, Record
@@ -74,12 +74,12 @@ def _cases(names: Sequence[str], options: dict[str, Any]) -> tuple[Case, ...]:
         device, warning = resolve_device(device)
         if warning:
             say(f"warning: {warning}")
+    frames = frames_of(options["frames"], [entry.mechanism for entry in entries])
+    size = spec.Input((options["channels"],), (spec.parse_hw(options["hw"]),), (options["batch"],), (frames,))
     wanted = spec.Spec(
-        channels=(options["channels"],),
-        hw=(spec.parse_hw(options["hw"]),),
+        inputs=(size,),
         entries=tuple(entries),
         name="compare",
-        batch=(options["batch"],),
         dtype=(options["dtype"],),
         modes=modes_of(options["mode"]),
         sdpa=(options["sdpa"],),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from attnprof.cli import echo_json
-from attnprof.cli.options import check_entry, modes_of, name_and_args, shape_options
+from attnprof.cli.options import check_entry, frames_of, modes_of, name_and_args, shape_options
 from attnprof.records import SCHEMA_VERSION, Case, Record, Shape, to_json
 
 
@@ -17,7 +17,16 @@ from attnprof.records import SCHEMA_VERSION, Case, Record, Shape, to_json
 @click.option("--top", default=15, show_default=True, type=click.IntRange(min=1), help="Rows per table.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 def explain_command(
-    name: str, hw: str, channels: int, batch: int, dtype: str, mode: str | None, sdpa: str, top: int, as_json: bool
+    name: str,
+    hw: str,
+    channels: int,
+    frames: int | None,
+    batch: int,
+    dtype: str,
+    mode: str | None,
+    sdpa: str,
+    top: int,
+    as_json: bool,
 ) -> None:
     """Where the cost of NAME goes, and who holds the memory at the peak.
 
@@ -32,7 +41,7 @@ def explain_command(
     check_entry(plain, args)
     entry = spec.make_entry(plain, args)
     height, width = spec.parse_hw(hw)
-    shape = Shape(batch, channels, height, width)
+    shape = Shape(batch, channels, height, width, frames_of(frames, [entry.mechanism]))
     records = []
     for each in modes:
         case = Case(entry.mechanism, name if args else entry.label, args, shape, dtype, each, settings={"sdpa": sdpa})

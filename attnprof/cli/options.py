@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,9 +29,22 @@ class Seconds(click.FloatRange):
         return number
 
 
+VIDEO_FRAMES = 8
+_VIDEO = ("temporal", "spatial_temporal")  # families
+
+
+def frames_of(given: int | None, mechanisms: Sequence[str]) -> int:
+    """--frames, or what stands for it: 8 where a mechanism ('family/name') is of a video family, 1 otherwise."""
+    video = any(name.partition("/")[0] in _VIDEO for name in mechanisms)
+    return given or (VIDEO_FRAMES if video else 1)
+
+
 def shape_options(command: F) -> F:
-    """--hw (required), --channels, --batch, --dtype."""
+    """--hw (required), --channels, --frames, --batch, --dtype."""
     for option in (
+        click.option(
+            "--frames", type=click.IntRange(min=1), help=f"Frames T of a video; default {VIDEO_FRAMES} for video mechanisms."
+        ),
         click.option("--dtype", default="float32", show_default=True, type=click.Choice(DTYPES), help="Type of the tensors."),
         click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1), help="Batch size."),
         click.option("--channels", default=512, show_default=True, type=click.IntRange(min=1), help="Channels of the input."),

@@ -7,6 +7,7 @@ that `compare` can write a Spec directly. Every field that is a tuple is an axis
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import itertools
 import math
@@ -26,10 +27,12 @@ __all__ = [
     "MAX_POINTS",
     "METRICS",
     "Entry",
+    "Input",
     "Measure",
     "Spec",
     "axes",
     "check_import_permission",
+    "inputs_of",
     "json_schema",
     "label_of",
     "make_entry",
@@ -43,17 +46,33 @@ __all__ = [
 MAX_POINTS = 100_000
 MAX_BYTES = 2**20
 _SHOWN = 100  # problems
+_SIZES = ("batch", "channels", "hw", "frames")
+_REST = ("dtype", "modes", "sdpa", "memory_format", "compile", "autocast", "threads")
+
+
+@dataclass(frozen=True)
+class Input:
+    """Sizes of the feature map, an axis each: every combination is a shape."""
+
+    channels: tuple[int, ...]
+    hw: tuple[tuple[int, int], ...]
+    batch: tuple[int, ...] = (1,)
+    frames: tuple[int, ...] = (1,)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of `mechanisms:`. `args`: for each argument the tuple of its values, an axis where it holds more than one."""
+    """One line of `mechanisms:`. `args`: for each argument the tuple of its values, an axis where it holds more than one.
+
+    `input`: the axes of Input that this entry has of its own, in place of those of the spec.
+    """
 
     mechanism: str  # "family/name", or the import path
     label: str
     args: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     imported: bool = False
     line: int = 0  # in the spec file; 0: not from a file
+    input: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,12 +88,9 @@ class Measure:
 class Spec:
     """A parsed spec. `baseline` is a label of `variants`; `threads` None measures with one."""
 
-    channels: tuple[int, ...]
-    hw: tuple[tuple[int, int], ...]
+    inputs: tuple[Input, ...]
     entries: tuple[Entry, ...]
     name: str = "spec"
-    batch: tuple[int, ...] = (1,)
-    frames: tuple[int, ...] = (1,)
     dtype: tuple[str, ...] = ("float32",)
     modes: tuple[str, ...] = MODES
     baseline: str | None = None
@@ -182,12 +198,26 @@ def variants(entry: Entry) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{entry.label}[{suffix}]" if suffix else entry.label, args
 
 
+def inputs_of(spec: Spec, entry: Entry) -> tuple[Input, ...]:
+    """The inputs of one entry: the spec's, with the axes that the entry has of its own put in their place; no two alike."""
+    return tuple(dict.fromkeys(dataclasses.replace(given, **entry.input) for given in spec.inputs))
+
+
 def axes(spec: Spec) -> dict[str, int]:
-    """The length of every axis of the sweep; `mechanisms` counts each combination of arguments."""
-    names = ("batch", "channels", "hw", "frames", "dtype", "modes", "sdpa", "memory_format", "compile", "autocast", "threads")
-    lengths = {name: len(getattr(spec, name)) for name in names}
-    lengths["mechanisms"] = sum(math.prod(len(values) for values in entry.args.values()) for entry in spec.entries)
-    return lengths
+    """The length of every axis of the sweep; `mechanisms` counts each combination of arguments.
+
+    Where the input is a list, or an entry has sizes of its own, the axes of the input are one with `mechanisms`.
+    """
+    rest = {name: len(getattr(spec, name)) for name in _REST}
+    counts = [math.prod(len(values) for values in entry.args.values()) for entry in spec.entries]
+    if len(spec.inputs) == 1 and not any(entry.input for entry in spec.entries):
+        sizes = {name: len(getattr(spec.inputs[0], name)) for name in _SIZES}
+        return sizes | rest | {"mechanisms": sum(counts)}
+    shapes = [
+        sum(math.prod(len(getattr(given, name)) for name in _SIZES) for given in inputs_of(spec, entry))
+        for entry in spec.entries
+    ]
+    return {"mechanisms at their sizes": sum(map(math.prod, zip(counts, shapes, strict=True))), **rest}
 
 
 def size_problem(spec: Spec) -> str:

@@ -7,6 +7,7 @@ whole (labels, baseline, repeated values, size of the sweep). The last two skip 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from attnprof.errors import Problem, UsageError
-from attnprof.spec import Measure, Spec, size_problem
+from attnprof.spec import Input, Measure, Spec, size_problem
 from attnprof.spec.entries import arguments_of, baseline_label, check_item, check_labels, to_entry
 from attnprof.spec.finding import Finding, from_pydantic, place
 from attnprof.spec.model import InputModel, ItemModel, MeasureModel, SpecModel, keys_of
@@ -24,8 +25,9 @@ from attnprof.spec.scalars import format_scalar
 from attnprof.spec.values import nearest, parse_hw
 from attnprof.spec.yaml_loader import Document, Path
 
+_SIZES = ("batch", "channels", "hw", "frames")
 _AXES: tuple[Path, ...] = (
-    *(("input", key) for key in ("batch", "channels", "hw", "frames")),
+    *(("input", key) for key in _SIZES),
     *((key,) for key in ("dtype", "modes", "metrics", "sdpa", "memory_format", "compile", "autocast", "threads")),
 )
 
@@ -55,7 +57,17 @@ def _modelled(value: Any) -> tuple[SpecModel | None, list[Finding]]:
     try:
         return SpecModel.model_validate(value), []
     except ValidationError as error:
-        return None, [from_pydantic(item, partial(_key_hint, value)) for item in error.errors(include_url=False)]
+        listed = isinstance(value, dict) and isinstance(value.get("input"), list)
+        hint = partial(_key_hint, value)
+        return None, [from_pydantic(_as_written(dict(item), listed), hint) for item in error.errors(include_url=False)]
+
+
+def _as_written(error: dict[str, Any], listed: bool) -> dict[str, Any]:
+    """An error of a single `input:` mapping, which the model reads as a list of one, at its path in the file."""
+    where = tuple(error["loc"])
+    if where[:2] == ("input", 0) and not listed:
+        error["loc"] = where[:1] + where[2:]
+    return error
 
 
 def _repeated(value: dict[str, Any], items: list[Any]) -> Iterator[Finding]:
@@ -64,6 +76,9 @@ def _repeated(value: dict[str, Any], items: list[Any]) -> Iterator[Finding]:
     for index, item in enumerate(items):
         args = item.get("args") if isinstance(item, dict) else None
         paths += [("mechanisms", index, "args", key) for key in (args if isinstance(args, dict) else ())]
+        paths += [("mechanisms", index, "input", key) for key in _SIZES]
+    groups = value.get("input")
+    paths += [("input", index, key) for index in range(len(groups) if isinstance(groups, list) else 0) for key in _SIZES]
     for path in paths:
         seen: set[str] = set()
         for index, member in enumerate(_list_at(value, path)):
@@ -83,7 +98,7 @@ def _list_at(value: Any, path: Path) -> list[Any]:
 
 
 def _canonical(member: Any, path: Path) -> str:
-    if path == ("input", "hw"):
+    if "input" in path and path[-1] == "hw":
         with contextlib.suppress(UsageError):
             return str(parse_hw(member))
     return json.dumps(member, sort_keys=True)
@@ -95,13 +110,11 @@ def _spec(document: Document, model: SpecModel) -> Spec:
         plain = {"name": item.name, "import": item.import_, "as": item.as_, "args": item.args}
         entry = to_entry(document, index, plain)
         assert entry is not None
-        entries.append(entry)
+        own = {} if item.input is None else item.input.model_dump(exclude_unset=True)
+        entries.append(dataclasses.replace(entry, input={key: tuple(values) for key, values in own.items()}))
     return Spec(
         name=model.name or _stem(document.file),
-        batch=tuple(model.input.batch),
-        channels=tuple(model.input.channels),
-        hw=tuple(model.input.hw),
-        frames=tuple(model.input.frames),
+        inputs=tuple(Input(**{key: tuple(getattr(given, key)) for key in _SIZES}) for given in model.input),
         dtype=tuple(model.dtype),
         modes=tuple(model.modes),
         entries=tuple(entries),
@@ -125,12 +138,13 @@ def _stem(file: str) -> str:
 def _key_hint(value: Any, path: Path) -> str:
     """What may have been meant by an unknown key: a near one, one that belongs elsewhere, or the list of all."""
     models: dict[str, type[BaseModel]] = {"input": InputModel, "measure": MeasureModel, "mechanisms": ItemModel}
-    here = keys_of(models[str(path[0])] if len(path) > 1 else SpecModel)
+    section = "input" if len(path) > 1 and path[-2] == "input" else str(path[0])
+    here = keys_of(models[section] if len(path) > 1 else SpecModel)
     key = str(path[-1])
-    for section, model in models.items():
-        if len(path) == 1 and section != "mechanisms" and key in keys_of(model):
-            return f"write it under `{section}:`"
-    if path[0] == "mechanisms":
+    for other, model in models.items():
+        if len(path) == 1 and other != "mechanisms" and key in keys_of(model):
+            return f"write it under `{other}:`"
+    if section == "mechanisms" and len(path) > 1:
         name = value["mechanisms"][path[1]].get("name")
         arguments = tuple(argument.name for argument in arguments_of(name)) if isinstance(name, str) else ()
         if key in arguments:

@@ -14,7 +14,7 @@ from typing import Any
 
 from attnprof import mechanisms
 from attnprof.errors import UsageError
-from attnprof.spec import Entry, Spec, label_of, size_problem, variants
+from attnprof.spec import Entry, Input, Spec, label_of, size_problem, variants
 from attnprof.spec.finding import Finding
 from attnprof.spec.model import shown
 from attnprof.spec.values import nearest
@@ -106,7 +106,7 @@ def _fits(annotation: str, value: Any) -> bool:
 def check_labels(document: Document, value: dict[str, Any], items: list[Any]) -> Iterator[Finding]:
     """Labels that stand twice, and a baseline that is none of them."""
     entries = [to_entry(document, index, item) for index, item in enumerate(items)]
-    whole = Spec(channels=(1,), hw=((1, 1),), entries=tuple(entry for entry in entries if entry is not None))
+    whole = Spec((Input((1,), ((1, 1),)),), tuple(entry for entry in entries if entry is not None))
     if size_problem(whole):
         return  # the model's own check of the size speaks
     first: dict[str, int] = {}

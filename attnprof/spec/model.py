@@ -132,6 +132,15 @@ class Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class OwnInputModel(Closed):
+    """Sizes that one mechanism has of its own."""
+
+    batch: Axis[Size] = Field([], description="B, or a list of them")
+    channels: Axis[Size] = Field([], description="C, or a list of them")
+    hw: Axis[HW] = Field([], description="HxW such as 97x97, or one number for a square; or a list of them")
+    frames: Axis[Size] = Field([], description="T, for mechanisms on video")
+
+
 class InputModel(Closed):
     """The feature map."""
 
@@ -158,6 +167,7 @@ class ItemModel(Closed):
     import_: str | None = Field(None, alias="import", description="package.module:Class or ./file.py:Class")
     args: dict[str, Axis[ArgumentValue]] = Field({}, description="arguments; a list is an ablation axis")
     as_: Annotated[str, Field(pattern=_LABEL)] | None = Field(None, alias="as", description="label in the tables")
+    input: OwnInputModel | None = Field(None, description="sizes of its own, in place of the spec's")
 
 
 @dataclass(frozen=True)
@@ -177,7 +187,7 @@ class SpecModel(Closed):
     """An attnprof spec."""
 
     name: Annotated[str, Field(pattern=_NAME)] | None = Field(None, description="name of the run; default: the file's")
-    input: InputModel
+    input: Axis[InputModel] = Field(description="sizes of the feature map, or a list of such mappings")
     dtype: Axis[Annotated[str, choice("dtype", DTYPES)]] = Field(["float32"], description="data type, or a list of them")
     modes: Axis[Annotated[str, choice("mode", MODES)]] = Field(
         list(MODES), description="inference, training (forward + backward)"
