@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test check bench observe schema clean
+.PHONY: help setup run test bench observe catalogue schema clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ bench: setup ## reports/bench.md: speed and memory against the other counters, s
 
 observe: setup ## reports/memory_observer.md: traced peaks against the allocator's events
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.observer --out reports/memory_observer.md
+
+catalogue: setup ## What is made from the catalogue: reports/catalogue.md, specs/survey.yaml, tables of README
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.doc_tables
 
 schema: setup ## specs/schema.json from the code
 	$(BIN)/attnprof schema > specs/schema.json

@@ -70,6 +70,8 @@ class Mechanism:
     macs(shape, **args) -> int: multiply-accumulates of one forward pass (convolution, matmul, attention), by hand.
     inputs(shape, **args) -> the module's inputs, the batch first in each; None means one tensor in `layout`.
     objective(outputs) -> tensor, where the sum of the outputs would leave parameters without a gradient.
+    natural: a shape that the mechanism is used at, in its paper or in a network: where specs/survey.yaml puts it.
+    rows: {argument: values} in wide use beside the defaults: rows of their own in specs/survey.yaml, the default first.
     exempt: {check name: reason} for common checks that do not apply; "check:part" for a part of it (one parameter).
     """
 
@@ -82,6 +84,8 @@ class Mechanism:
     macs: Callable[..., int] | None = None
     inputs: Callable[..., tuple[TensorSpec, ...]] | None = None
     objective: Callable[[Any], Any] | None = None
+    natural: Shape | None = None
+    rows: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     exempt: Mapping[str, str] = field(default_factory=dict)
 
 

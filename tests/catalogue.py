@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,6 +25,23 @@ def reference_of(name: str) -> Any:
 def variants(name: str) -> list[dict[str, Any]]:
     """Argument sets to test: the defaults, and what the reference declares as VARIANTS."""
     return [{}, *getattr(reference_of(name), "VARIANTS", ())]
+
+
+def exemptions() -> list[tuple[str, str, str]]:
+    """(mechanism, check, reason) of every exemption that a mechanism's file declares."""
+    return [(name, check, reason) for name in NAMES for check, reason in mechanisms.load(name).exempt.items()]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch with one thread, its random state put back: kernels take scratch for every thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with instantiate.random_state_kept():
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def small_shape(name: str, batch: int = 2) -> Shape:

@@ -1,6 +1,6 @@
 """README's generated parts: what stands between `<!-- begin NAME -->` and `<!-- end NAME -->`, as the code gives it now.
 
-python -m tests.doc_tables      writes them into README.md
+python -m tests.doc_tables      writes them into README.md, and the catalogue page and the survey spec (`make catalogue`)
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from attnprof import mechanisms
 from attnprof.cli import _COMMANDS, cli
+from tests import catalogue_page
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPARE = "attnprof compare nonlocal ccnet --hw 97x97 --device none"
@@ -40,15 +41,13 @@ def commands() -> str:
 
 
 def catalogue() -> str:
-    """One row per mechanism: name, paper, parameter count."""
-    rows = []
-    for family, members in mechanisms.names().items():
-        for name in members:
-            headings = mechanisms.describe(f"{family}/{name}").headings
-            paper = " ".join(headings["Paper"].split()).replace("|", r"\|")
-            formula = headings["Params"].split("\n")[0].replace("|", r"\|")
-            rows.append(f"| `{family}/{name}` | {paper} | `{formula}` |")
-    return "\n".join([f"{len(rows)} mechanisms.", "", "| name | paper | parameters |", "| --- | --- | --- |", *rows])
+    """One row per family: the names in it."""
+    families = mechanisms.names()
+    rows = [
+        f"| {family.replace('_', ' and ')} | {', '.join(f'`{name}`' for name in names)} |" for family, names in families.items()
+    ]
+    count = sum(map(len, families.values()))
+    return "\n".join([f"{count} mechanisms:", "", "| family | names |", "| --- | --- |", *rows])
 
 
 PARTS: Mapping[str, Callable[[], str]] = {"compare": compare, "commands": commands, "catalogue": catalogue}
@@ -74,3 +73,4 @@ def write() -> None:
 
 if __name__ == "__main__":
     write()
+    catalogue_page.write()

@@ -1,6 +1,6 @@
 """README.md and CONTRIBUTING.md against the code: generated parts, command lines, examples, paths.
 
-The generated parts are rewritten by `ATTNPROF_BLESS=1 pytest tests/test_docs.py`; read the diff before you keep it.
+The generated parts are rewritten by `make catalogue`; read the diff before you keep it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pytest
 from attnprof import errors, mechanisms
 from attnprof.cli import _COMMANDS, cli
 from attnprof.spec import parse_text
-from tests import doc_tables
+from tests import catalogue_page, doc_tables
 from tests.doc_tables import ROOT, run_here
 
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
@@ -59,7 +59,14 @@ def text_of(path: Path) -> str:
 def test_generated_parts_are_what_the_code_gives_now() -> None:
     if os.environ.get("ATTNPROF_BLESS"):
         doc_tables.write()
-    assert doc_tables.renewed(text_of(README)) == text_of(README), "read on: ATTNPROF_BLESS=1 pytest tests/test_docs.py"
+    assert doc_tables.renewed(text_of(README)) == text_of(README), "make catalogue, and read the diff"
+
+
+def test_the_catalogue_page_and_the_survey_spec_are_what_the_code_gives_now() -> None:
+    if os.environ.get("ATTNPROF_BLESS"):
+        catalogue_page.write()
+    assert catalogue_page.page() == text_of(catalogue_page.PAGE), "make catalogue, and read the diff"
+    assert catalogue_page.survey_spec() == text_of(catalogue_page.SURVEY), "make catalogue, and read the diff"
 
 
 def test_every_command_and_exit_code_is_in_readme() -> None:

@@ -9,32 +9,50 @@ import click
 from attnprof import mechanisms
 from attnprof.cli import echo_json
 from attnprof.cli.options import check_entry, frames_of, name_and_args
-from attnprof.errors import UsageError
+from attnprof.errors import NothingSelectedError, UsageError
 
 
 @click.command("list")
-@click.option("--family", help="Only this family.")
+@click.option("--family", help="Only this family: channel, spatial ...")
+@click.option("--task", help="Only what was tried on this task: Cls, Det, SSeg ...")
+@click.option("--kind", help="Only soft or hard attention.")
+@click.option("--goal", help="Only this goal, a roman numeral of the survey's table for the family.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
-def list_command(family: str | None, as_json: bool) -> None:
-    """The catalogue of mechanisms."""
-    families = mechanisms.names()
-    if family is not None and family not in families:
-        raise UsageError(f"--family: there is no '{family}': {', '.join(families)}.")
-    rows = [
-        (group, name, *mechanisms.headline(f"{group}/{name}"))
-        for group, members in families.items()
-        if family in (None, group)
-        for name in members
-    ]
+def list_command(as_json: bool, **wanted: str | None) -> None:
+    """The catalogue of mechanisms; tasks, kinds and goals are the survey's (`show NAME` has them)."""
+    rows = []
+    for family, members in mechanisms.names().items():
+        for name in members:
+            title, headings = mechanisms.headings_of(f"{family}/{name}")
+            survey = mechanisms.survey_of(headings["Survey"])
+            rows.append((family, name, title, headings["Paper"], survey))
+    chosen = [row for row in rows if all(word is None or _has(row, key, word) for key, word in wanted.items())]
+    for key, word in wanted.items():
+        if word is not None and not any(_has(row, key, word) for row in rows):
+            every = dict.fromkeys(value for row in rows for value in _values(row, key))
+            raise UsageError(f"--{key}: there is no '{word}': {', '.join(sorted(every))}.")
+    if not chosen:
+        raise NothingSelectedError("no mechanism has all of these.")
     if as_json:
-        from attnprof.records import SCHEMA_VERSION
+        from attnprof.records import SCHEMA_VERSION, to_json
 
-        keys = ("family", "name", "title", "paper")
-        echo_json({"schema": SCHEMA_VERSION, "mechanisms": [dict(zip(keys, row, strict=True)) for row in rows]})
+        keys = ("family", "name", "title", "paper", "survey")
+        listed = [dict(zip(keys, (*row[:4], to_json(row[4])), strict=True)) for row in chosen]
+        echo_json({"schema": SCHEMA_VERSION, "mechanisms": listed})
         return
     from attnprof.report import catalogue
 
-    click.echo(catalogue.list_text(rows), nl=False)
+    click.echo(catalogue.list_text([row[:4] for row in chosen]), nl=False)
+
+
+def _has(row: tuple[str, str, str, str, mechanisms.Survey], key: str, word: str) -> bool:
+    return word.strip("()").casefold() in [value.casefold() for value in _values(row, key)]
+
+
+def _values(row: tuple[str, str, str, str, mechanisms.Survey], key: str) -> tuple[str, ...]:
+    """What a row has under a filter."""
+    survey = row[4]
+    return {"family": (row[0],), "task": survey.tasks, "kind": survey.kind, "goal": survey.goals}[key]
 
 
 @click.command("show")

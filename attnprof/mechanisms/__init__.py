@@ -87,17 +87,45 @@ def resolve(name: str) -> str:
     raise UsageError(f"no mechanism is called '{name}': {advice}")
 
 
-def headline(qualified: str) -> tuple[str, str]:
-    """(title, paper) of a mechanism, from the first lines of its file: what `list` shows."""
-    title, paper = "", ""
-    with (_ROOT / f"{qualified}.py").open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.startswith('"""'):
-                title = line[3:].strip().rstrip(".")
-            elif line.startswith("Paper"):
-                paper = line[5:].strip()
-                break
-    return title, paper
+def headings_of(qualified: str) -> tuple[str, dict[str, str]]:
+    """(title, {heading: text}) of a mechanism, from the docstring that opens its file: what `list` reads, without a parser."""
+    text = (_ROOT / f"{qualified}.py").read_text(encoding="utf-8")
+    docstring = text.split('"""', 2)[1] if text.startswith('"""') else ""
+    return docstring.split("\n", 1)[0].strip().rstrip("."), _headings(docstring)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The survey's columns for a mechanism (seed tables): f(g(x), x), what it was tried on, soft or hard, and why."""
+
+    domain: str
+    g: str
+    f: str
+    tasks: tuple[str, ...]  # Cls, Det, SSeg ...
+    kind: tuple[str, ...]  # soft, hard
+    goals: tuple[str, ...]  # roman numerals of the domain's table
+    stage: str
+    row: bool  # False: the survey has no such row, and the columns are ours
+
+
+_SURVEY = ("domain", "g", "f", "tasks", "kind", "goal", "stage")
+_NO_ROW = "(no row in the survey)"
+
+
+def survey_of(heading: str) -> Survey:
+    """The Survey heading, read. Raises ValueError where a column is missing, unknown or out of order."""
+    text = " ".join(heading.split())
+    row = not text.endswith(_NO_ROW)
+    columns = [part.partition(":") for part in text.removesuffix(_NO_ROW).split(";")]
+    names = tuple(name.strip() for name, _, _ in columns)
+    if names != _SURVEY:
+        raise ValueError(f"the columns of Survey are {', '.join(_SURVEY)}, not {', '.join(names)}")
+    domain, g, f, tasks, kind, goals, stage = (value.strip() for _, _, value in columns)
+    return Survey(domain, g, f, _words(tasks), _words(kind), _words(goals), stage, row)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in (part.strip() for part in text.split(",")) if word and word != "none")
 
 
 def describe(name: str) -> Entry:

@@ -56,4 +56,5 @@ MECHANISM = Mechanism(
     build=CAM,
     params=params,
     macs=macs,
+    natural=Shape(1, 512, 97, 97),
 )

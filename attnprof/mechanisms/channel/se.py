@@ -52,4 +52,5 @@ MECHANISM = Mechanism(
     build=SE,
     params=params,
     macs=macs,
+    natural=Shape(1, 256, 56, 56),
 )

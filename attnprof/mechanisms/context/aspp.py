@@ -90,4 +90,5 @@ MECHANISM = Mechanism(
     build=ASPP,
     params=params,
     macs=macs,
+    natural=Shape(1, 2048, 97, 97),
 )

@@ -49,4 +49,5 @@ MECHANISM = Mechanism(
     build=Conv3x3,
     params=params,
     macs=macs,
+    natural=Shape(1, 512, 97, 97),
 )

@@ -72,4 +72,5 @@ MECHANISM = Mechanism(
     build=PPM,
     params=params,
     macs=macs,
+    natural=Shape(1, 2048, 97, 97),
 )

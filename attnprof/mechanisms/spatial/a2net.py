@@ -67,6 +67,7 @@ MECHANISM = Mechanism(
     build=A2Net,
     params=params,
     macs=macs,
+    natural=Shape(1, 1024, 14, 14),
     exempt={
         "every_parameter_gets_a_finite_gradient:b.bias": "softmax is blind to a shift of all logits of a row",
     },

@@ -120,5 +120,6 @@ MECHANISM = Mechanism(
     build=AFNB,
     params=params,
     macs=macs,
+    natural=Shape(1, 512, 97, 97),
     inputs=inputs,
 )

@@ -110,4 +110,5 @@ MECHANISM = Mechanism(
     build=APNB,
     params=params,
     macs=macs,
+    natural=Shape(1, 512, 97, 97),
 )

@@ -83,4 +83,5 @@ MECHANISM = Mechanism(
     build=Axial,
     params=params,
     macs=macs,
+    natural=Shape(1, 256, 56, 56),
 )

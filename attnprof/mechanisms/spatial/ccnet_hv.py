@@ -74,6 +74,7 @@ MECHANISM = Mechanism(
     build=HorizontalVertical,
     params=params,
     macs=macs,
+    natural=Shape(1, 512, 97, 97),
     exempt={
         "every_parameter_gets_a_finite_gradient:key.bias": "softmax is blind to a shift of all logits of a row",
     },

@@ -81,6 +81,7 @@ MECHANISM = Mechanism(
     build=DNL,
     params=params,
     macs=macs,
+    natural=Shape(1, 512, 97, 97),
     exempt={
         "every_parameter_gets_a_finite_gradient:query.bias": "the mean over positions is taken off the queries",
         "every_parameter_gets_a_finite_gradient:key.bias": "the mean over positions is taken off the keys",

@@ -83,4 +83,5 @@ MECHANISM = Mechanism(
     build=EMANet,
     params=params,
     macs=macs,
+    natural=Shape(1, 512, 97, 97),
 )

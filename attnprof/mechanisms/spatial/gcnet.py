@@ -63,6 +63,7 @@ MECHANISM = Mechanism(
     build=GCNet,
     params=params,
     macs=macs,
+    natural=Shape(1, 1024, 14, 14),
     exempt={
         "every_parameter_gets_a_finite_gradient:key.bias": "softmax is blind to a shift of all logits of a row",
     },

@@ -72,4 +72,5 @@ MECHANISM = Mechanism(
     build=GloRe,
     params=params,
     macs=macs,
+    natural=Shape(1, 1024, 14, 14),
 )

@@ -117,4 +117,5 @@ MECHANISM = Mechanism(
     build=HamCD,
     params=params,
     macs=macs,
+    natural=Shape(1, 512, 97, 97),
 )

@@ -101,4 +101,5 @@ MECHANISM = Mechanism(
     build=HamNMF,
     params=params,
     macs=macs,
+    natural=Shape(1, 512, 97, 97),
 )

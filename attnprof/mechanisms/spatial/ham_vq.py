@@ -109,4 +109,5 @@ MECHANISM = Mechanism(
     build=HamVQ,
     params=params,
     macs=macs,
+    natural=Shape(1, 512, 97, 97),
 )

@@ -60,4 +60,5 @@ MECHANISM = Mechanism(
     build=MHSA,
     params=params,
     macs=macs,
+    natural=Shape(1, 768, 14, 14),
 )

@@ -75,6 +75,7 @@ MECHANISM = Mechanism(
     build=NonLocal,
     params=params,
     macs=macs,
+    natural=Shape(1, 1024, 14, 14),
     exempt={
         "every_parameter_gets_a_finite_gradient:phi.bias": "softmax is blind to a shift of all logits of a row",
     },

@@ -80,4 +80,5 @@ MECHANISM = Mechanism(
     build=NonLocalConcat,
     params=params,
     macs=macs,
+    natural=Shape(1, 1024, 14, 14),
 )

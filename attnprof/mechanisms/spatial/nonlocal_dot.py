@@ -75,4 +75,5 @@ MECHANISM = Mechanism(
     build=NonLocalDot,
     params=params,
     macs=macs,
+    natural=Shape(1, 1024, 14, 14),
 )

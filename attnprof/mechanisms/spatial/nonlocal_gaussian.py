@@ -73,4 +73,5 @@ MECHANISM = Mechanism(
     build=NonLocalGaussian,
     params=params,
     macs=macs,
+    natural=Shape(1, 1024, 14, 14),
 )

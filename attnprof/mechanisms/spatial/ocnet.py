@@ -96,4 +96,5 @@ MECHANISM = Mechanism(
     build=OCNet,
     params=params,
     macs=macs,
+    natural=Shape(1, 512, 97, 97),
 )

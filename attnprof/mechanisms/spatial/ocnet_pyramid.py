@@ -135,4 +135,5 @@ MECHANISM = Mechanism(
     build=PyramidOCNet,
     params=params,
     macs=macs,
+    natural=Shape(1, 512, 97, 97),
 )

@@ -106,5 +106,6 @@ MECHANISM = Mechanism(
     build=OCRNet,
     params=params,
     macs=macs,
+    natural=Shape(1, 512, 97, 97),
     inputs=inputs,
 )

@@ -111,4 +111,5 @@ MECHANISM = Mechanism(
     build=PSANet,
     params=params,
     macs=macs,
+    natural=Shape(1, 512, 97, 97),
 )

@@ -57,5 +57,6 @@ MECHANISM = Mechanism(
     build=SDPA,
     params=params,
     macs=macs,
+    natural=Shape(1, 768, 14, 14),
     inputs=inputs,
 )
