@@ -69,7 +69,8 @@ class Mechanism:
     params(channels, **args) -> int: the closed form of the parameter count; gets `hw`/`frames` where build does.
     macs(shape, **args) -> int: multiply-accumulates of one forward pass (convolution, matmul, attention), by hand.
     inputs(shape, **args) -> the module's inputs, the batch first in each; None means one tensor in `layout`.
-    objective(outputs) -> tensor, where the sum of the outputs would leave parameters without a gradient.
+    objective(outputs) -> what the backward pass starts from, where the outputs alone would leave parameters without a gradient:
+    a loss, or tensors that each get a dense gradient.
     natural: a shape that the mechanism is used at, in its paper or in a network: where specs/survey.yaml puts it.
     rows: {argument: values} in wide use beside the defaults: rows of their own in specs/survey.yaml, the default first.
     exempt: {check name: reason} for common checks that do not apply; "check:part" for a part of it (one parameter).

@@ -237,7 +237,7 @@ def run_pass(module: nn.Module, inputs: Sequence[Tensor], objective: Callable[[A
         outputs = module(*inputs)
         if not training:
             return outputs
-        roots = [objective(outputs)] if objective is not None else list(tensors_of(outputs))
+        roots = list(tensors_of(outputs if objective is None else objective(outputs)))
         roots = [tensor for tensor in roots if tensor.requires_grad]
         gradients = [torch.empty_like(root) for root in roots]
         torch.autograd.backward(roots, gradients)

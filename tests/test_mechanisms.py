@@ -106,12 +106,9 @@ def every_parameter_gets_a_finite_gradient(mechanism: Mechanism, name: str, args
         inputs = make_inputs(mechanism, small_shape(name), args)
         torch.manual_seed(7)
         outputs = module(*inputs)
-        if mechanism.objective is not None:
-            mechanism.objective(outputs).backward()
-        else:
-            generator = torch.Generator().manual_seed(3)
-            weighted = [(t * torch.randn(t.shape, generator=generator).to(t)).sum() for t in flatten(outputs)]
-            torch.stack(weighted).sum().backward()
+        generator = torch.Generator().manual_seed(3)
+        roots = flatten(outputs if mechanism.objective is None else mechanism.objective(outputs))
+        torch.stack([(t * torch.randn(t.shape, generator=generator).to(t)).sum() for t in roots]).sum().backward()
         for label, tensor in [*module.named_parameters(), *((f"input {i}", t) for i, t in enumerate(inputs))]:
             if tensor.requires_grad:
                 assert tensor.grad is not None or (not training and mechanism.objective is not None), label

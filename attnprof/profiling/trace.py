@@ -153,7 +153,7 @@ class _Pass:
     def _train(self, module: nn.Module, inputs: tuple[Any, ...], tracer: Tracer) -> int:
         """Forward and backward; returns what autograd kept in between, in bytes."""
         outputs = module(*inputs)
-        roots = [self.objective(outputs)] if self.objective is not None else list(tensors_of(outputs))
+        roots = list(tensors_of(outputs if self.objective is None else self.objective(outputs)))
         roots = [tensor for tensor in roots if tensor.requires_grad]
         if not roots:
             raise UntraceableError("no output depends on the inputs or parameters: there is nothing to train.")

@@ -4,11 +4,13 @@ Paper     Hu, Shen, Sun, "Squeeze-and-Excitation Networks", CVPR 2018, arXiv:170
 Idea      Weigh each channel by a gate computed from the global averages of all channels.
 Formula   s = sigmoid(W2 relu(W1 GAP(x)));  y = s * x
 Shapes    x: B C H W -> y: B C H W
-Params    2*C*(C//r)
+Params    2*C*(C//r) + bias*(C//r + C)
+          C/r is rounded where divisor is not 1
 Cost      2*C*(C//r) MACs per image, whatever the resolution; pooling and scaling touch B*C*H*W elements
-Defaults  reduction r = 16 (section 6.4)
-Differs   no biases, as in the paper's parameter count 2*C^2/r (section 4); the Caffe release has them; one hidden channel is
-          kept where C < r
+Defaults  reduction r = 16 (section 6.4); no rounding of the hidden width
+Differs   no biases, as in the paper's parameter count 2*C^2/r (section 4); the Caffe release and timm have them: bias=True.
+          timm rounds C/r to the nearest multiple of 8, to at least 8 (C = 64: 8, not 4): divisor=8 and bias=True make its
+          layer. One hidden channel is kept where C < r
 Survey    domain: channel; g: global average pooling, MLP, sigmoid; f: scale; tasks: Cls, Det; kind: soft; goal: I, II; stage: 3
 """
 
@@ -22,11 +24,11 @@ from attnprof.records import Mechanism, Shape
 class SE(nn.Module):
     """Channel gate: x (B, C, H, W) -> (B, C, H, W)."""
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
+    def __init__(self, channels: int, reduction: int = 16, bias: bool = False, divisor: int = 1) -> None:
         super().__init__()
-        hidden = max(channels // reduction, 1)
-        self.squeeze = nn.Linear(channels, hidden, bias=False)
-        self.excite = nn.Linear(hidden, channels, bias=False)
+        hidden = hidden_width(channels, reduction, divisor)
+        self.squeeze = nn.Linear(channels, hidden, bias=bias)
+        self.excite = nn.Linear(hidden, channels, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         s = x.mean(dim=(2, 3))  # B C
@@ -34,14 +36,20 @@ class SE(nn.Module):
         return x * s[:, :, None, None]
 
 
-def params(channels: int, reduction: int = 16) -> int:
+def hidden_width(channels: int, reduction: int, divisor: int) -> int:
+    """C/r, to the nearest multiple of the divisor and at least that."""
+    return max((channels // reduction + divisor // 2) // divisor, 1) * divisor
+
+
+def params(channels: int, reduction: int = 16, bias: bool = False, divisor: int = 1) -> int:
     """Closed form of the parameter count."""
-    return 2 * channels * max(channels // reduction, 1)
+    hidden = hidden_width(channels, reduction, divisor)
+    return 2 * channels * hidden + (hidden + channels if bias else 0)
 
 
-def macs(shape: Shape, reduction: int = 16) -> int:
+def macs(shape: Shape, reduction: int = 16, bias: bool = False, divisor: int = 1) -> int:
     """Multiply-accumulates of one forward pass."""
-    return shape.batch * 2 * shape.channels * max(shape.channels // reduction, 1)
+    return shape.batch * 2 * shape.channels * hidden_width(shape.channels, reduction, divisor)
 
 
 MECHANISM = Mechanism(
