@@ -85,11 +85,25 @@ FORMS: dict[str, Form] = {
     "channel_spatial/cgnl": lambda c: 1.5 * c**2 + c**2 / 16 + 2 * c,
     "channel_spatial/rga": lambda c: rga_branch(c, N) + rga_branch(N, c),
     "channel_spatial/triplet": lambda c: 300,
-    "channel_spatial/scnet": lambda c: 27 * (c / 2) ** 2 + 6 * (c / 2),
     "channel_spatial/strip_pooling": lambda c: 7 * c**2 + 5 * c,
     "channel_spatial/mixed_pooling": lambda c: 4 * c * (c / 4) + 51 * (c / 4) ** 2 + 18 * (c / 4) + 2 * c,
+    "branch/sknet": lambda c: 2 * (9 * c**2 / 32 + 2 * c) + 3 * c * max(c / 16, 32) + 2 * max(c / 16, 32),
+    "branch/condconv": lambda c: 8 * 9 * c * c + 8 * c,
     "temporal/tam": lambda c: 2 * FRAMES**2 + 4 * FRAMES + 2 * FRAMES * 3 + 4 * c**2 / 4 + c / 2,
     "temporal/fgfa": lambda c: 9 * c**2 + c,
+}
+
+
+def aanet(c: int) -> float:
+    """Without relative positions: dk = 160 (at least 20 to each of 8 heads), dv = c/10 to the nearest multiple of the heads."""
+    dk, dv = 160, {64: 8, 256: 24, 512: 48}[c]
+    return 9 * c * (c - dv) + (c - dv) + c * (2 * dk + dv) + 2 * dk + dv + dv**2 + dv
+
+
+# Forms of another layout than the default: the official SCConv class leaves the plain half of the block to its bottleneck.
+VARIANTS: dict[str, tuple[dict[str, Any], Form]] = {
+    "channel_spatial/scnet": ({"half": True}, lambda c: 27 * (c / 2) ** 2 + 6 * (c / 2)),
+    "spatial/aanet": ({"relative": False}, aanet),
 }
 
 
@@ -104,3 +118,10 @@ def built(name: str, channels: int, args: dict[str, Any] | None = None) -> int:
 @pytest.mark.parametrize("name", FORMS)
 def test_defaults_have_the_published_count(name: str, channels: int) -> None:
     assert built(name, channels) == FORMS[name](channels)
+
+
+@pytest.mark.parametrize("channels", [64, 256, 512])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_another_layout_has_the_published_count(name: str, channels: int) -> None:
+    args, form = VARIANTS[name]
+    assert built(name, channels, args) == form(channels)

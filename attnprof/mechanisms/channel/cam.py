@@ -61,4 +61,5 @@ MECHANISM = Mechanism(
     params=params,
     macs=macs,
     natural=Shape(1, 512, 97, 97),
+    rows={"reverse": (True, False)},
 )

@@ -61,4 +61,5 @@ MECHANISM = Mechanism(
     params=params,
     macs=macs,
     natural=Shape(1, 256, 56, 56),
+    rows={"bias": (False, True)},
 )

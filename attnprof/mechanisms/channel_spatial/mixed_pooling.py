@@ -103,4 +103,5 @@ MECHANISM = Mechanism(
     build=MPM,
     params=params,
     macs=macs,
+    natural=Shape(1, 1024, 60, 60),
 )

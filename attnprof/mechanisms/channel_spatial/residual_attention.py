@@ -98,6 +98,8 @@ class ResidualAttention(nn.Module):
 
     def __init__(self, channels: int, stage: int = 1, p: int = 1, t: int = 2, r: int = 1, extra_sums: bool = False) -> None:
         super().__init__()
+        if stage not in (1, 2, 3):
+            raise ValueError(f"stage is 1, 2 or 3, not {stage}")
         self.before = _units(channels, p)
         self.trunk = _units(channels, t)
         self.mask = Mask(channels, 4 - stage, r, extra_sums)
@@ -140,4 +142,6 @@ MECHANISM = Mechanism(
     build=ResidualAttention,
     params=params,
     macs=macs,
+    natural=Shape(1, 256, 56, 56),
+    rows={"stage": (1, 2, 3)},
 )

@@ -109,5 +109,7 @@ MECHANISM = Mechanism(
     build=SCConv,
     params=params,
     macs=macs,
+    natural=Shape(1, 256, 14, 14),
+    rows={"half": (False, True)},
     inputs=inputs,
 )

@@ -62,4 +62,6 @@ MECHANISM = Mechanism(
     build=SPM,
     params=params,
     macs=macs,
+    natural=Shape(1, 512, 60, 60),
+    rows={"scale": (True, False)},
 )

@@ -1,0 +1,1 @@
+"""Branch attention: which of several branches, or kernels, matters."""

@@ -1,0 +1,1 @@
+"""Spatial and temporal attention: where to look and when."""
