@@ -774,3 +774,29 @@ def test_unknown_formats_and_metrics_name_the_nearest(tmp_path: Path) -> None:
 )
 def test_short_paper(paper: str, short: str) -> None:
     assert catalogue.short_paper(paper) == short
+
+
+# A survey: each mechanism at its own size
+
+
+def survey() -> list[Record]:
+    return [
+        record("nonlocal", counts(50_000_000_000, 372 * 2**20), timing(400.0)),
+        record("se", counts(8_192, 3 * 2**20, 8_192), timing(2.0), hw=(56, 56)),
+        record("gct", counts(0, 5 * 2**20, 768), hw=(14, 14), detail="not measured (budget)"),
+        record("nonlocal", counts(150_000_000_000, 700 * 2**20), timing(900.0, "b2"), mode="training"),
+    ]
+
+
+def test_shapes_share_a_table_where_no_mechanism_stands_at_two() -> None:
+    built = report.build(survey(), name="survey", metrics=("params", "macs", "peak_memory", "latency"))
+    golden("survey.txt", console.render(built))
+    golden("survey.md", markdown.render(built))
+    assert [len(each.rows) for each in built.tables] == [3, 1]
+    assert all(cell.rank == 0 for each in built.tables for row in each.rows for cell in row.cells)
+
+
+def test_a_baseline_or_a_second_size_keeps_one_table_per_shape() -> None:
+    twice = [*survey(), record("se", counts(8_192, 2**20, 8_192), hw=(7, 7))]
+    assert len(report.build(twice).tables) == 5
+    assert len(report.build(survey(), baseline="se").tables) == 4

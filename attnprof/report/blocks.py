@@ -20,11 +20,33 @@ def by_block(records: Iterable[Record]) -> list[list[Record]]:
     return list(blocks.values())
 
 
+def by_kind(records: Sequence[Record]) -> list[list[Record]] | None:
+    """Records that differ in their shape alone together, where no label stands at two shapes; None where one does.
+
+    That is a survey: each mechanism at its own size, nothing to be read against its neighbour in a block.
+    """
+    kinds: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        kinds.setdefault(record.case.block[1:], []).append(record)
+    shapes = {record.case.shape for record in records}
+    alone = all(len({record.case.label for record in members}) == len(members) for members in kinds.values())
+    return list(kinds.values()) if alone and len(shapes) > 1 else None
+
+
 def titles(cases: Sequence[Case]) -> list[str]:
     """'97x97, 512 channels, batch 1, float32, inference, device cpu', with the settings that differ between the cases."""
     parts = [_parts(case) for case in cases]
     varying = _varying(parts)
     return [", ".join(text for key, text in part.items() if key in _ALWAYS or key in varying) for part in parts]
+
+
+def title_of_kind(cases: Sequence[Case]) -> str:
+    """The title of a table whose cases differ in their shape: what they have in common."""
+    parts = [_parts(case) for case in cases]
+    varying = _varying(parts)
+    return ", ".join(
+        ["each at its own size", *(text for key, text in parts[0].items() if key in _ALWAYS and key not in varying)]
+    )
 
 
 def distinctions(cases: Sequence[Case]) -> list[str]:

@@ -56,7 +56,7 @@ def _panels(table: Table) -> list[list[int]]:
     room = WIDTH - _label_room(table)
     groups: list[list[int]] = []
     for i, column in enumerate(table.columns):
-        if column.kind == "value":
+        if column.kind in ("size", "value"):
             groups.append([i])
         elif column.kind == "ratio" and _taken(table, [*groups[-1], i]) <= room:
             groups[-1].append(i)
@@ -80,4 +80,5 @@ def _panel(table: Table, columns: Sequence[int]) -> list[str]:
     texts = [_text(table, i) for i in (0, *columns)]
     widths = [label, *fit(texts[1:], [WIDTH - label - _GAP] * len(columns))]
     lines = list(zip(*texts, strict=True))
-    return grid(lines[:2], lines[2:], widths)
+    heads = lines[:2] if any(lines[1]) else lines[:1]
+    return grid(heads, lines[2:], widths)

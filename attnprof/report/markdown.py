@@ -32,7 +32,7 @@ def escape(text: str) -> str:
 def _table(table: Table) -> list[str]:
     from tabulate import tabulate  # 50 ms that `list` and the console do not need
 
-    sides = ["left" if column.kind in ("label", "axis") else "right" for column in table.columns]
+    sides = ["left" if column.kind in ("label", "axis", "size") else "right" for column in table.columns]
     rows = [[_cell(cell) for cell in row.cells] for row in table.rows]
     heads = [_head(column) for column in table.columns]
     grid = tabulate(rows, heads, tablefmt="pipe", colalign=sides, disable_numparse=True)

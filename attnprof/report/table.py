@@ -4,6 +4,9 @@ Mechanisms are rows; every metric is a value column and, with a baseline, a delt
 leaves the deltas out). Cells carry the raw reading beside their text, so that a renderer only lays out. A ratio is value /
 baseline's value (the inverse for `compare`, without deltas); that of a latency comes only from rounds in which both were timed
 side by side. No cell is empty: a failure shows its status, what was not measured '-', and both refer to a footnote.
+
+Where no mechanism stands at two shapes (a survey) and nothing is a baseline, all shapes share a table: the shape is a column,
+every cell has a unit of its own, and none is the best.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from dataclasses import dataclass, replace
 from attnprof import units
 from attnprof.errors import UsageError
 from attnprof.records import Record
-from attnprof.report.blocks import axes, axis_text, by_block, find, titles
+from attnprof.report.blocks import axes, axis_text, by_block, by_kind, find, title_of_kind, titles
 from attnprof.report.cells import decimals, delta_text, ranks, ratio_text, value_text
 from attnprof.report.metrics import DEFAULT_METRICS, NOT_MEASURED_DEVICE, Metric, Reading, metric, select, why_missing
 from attnprof.report.notes import notes_of
@@ -27,7 +30,7 @@ _FOOTNOTE_ROOM = 200
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `key` is the metric's or argument's name, `kind` is label, axis, value, delta or ratio."""
+    """One column. `key` is the metric's or argument's name, `kind` is label, axis, size, value, delta or ratio."""
 
     key: str
     head: str
@@ -92,6 +95,7 @@ class _Plan:
     axes: tuple[str, ...]
     baseline: str | None
     inverse: bool
+    mixed: bool = False  # several shapes in one table
 
 
 def build(
@@ -107,6 +111,10 @@ def build(
     blocks = by_block(records)
     plan = _Plan(records, chosen, _scales(chosen, records), axes(records), baseline, inverse)
     heads = titles([members[0].case for members in blocks])
+    kinds = None if baseline else by_kind(records)
+    if kinds is not None:
+        blocks, heads = kinds, [title_of_kind([record.case for record in members]) for members in kinds]
+        plan = replace(plan, mixed=True)
     tables = tuple(_table(title, members, plan) for title, members in zip(heads, blocks, strict=True))
     return Report(name, tables, notes_of(records, chosen, baseline, inverse), tuple(records), baseline)
 
@@ -137,7 +145,7 @@ def visible(table: Table) -> Table:
         for i, column in enumerate(table.columns)
         if column.kind == "value" and table.rows and all(row.cells[i].reason == NOT_MEASURED_DEVICE for row in table.rows)
     }
-    keep = [i for i, column in enumerate(table.columns) if column.kind in ("label", "axis") or column.key not in hidden]
+    keep = [i for i, column in enumerate(table.columns) if column.kind in ("label", "axis", "size") or column.key not in hidden]
     if not any(table.columns[i].kind == "value" for i in keep):
         return table
     rows = tuple(Row(row.record, tuple(row.cells[i] for i in keep)) for row in table.rows)
@@ -157,14 +165,21 @@ def _scales(chosen: Iterable[Metric], records: Sequence[Record]) -> dict[str, tu
 def _table(title: str, members: Sequence[Record], plan: _Plan) -> Table:
     columns = [Column("label", "Mechanism", "", "", "label")]
     parts = [[Cell(clean(record.case.label)) for record in members]]
-    for axis in plan.axes:
+    if plan.mixed:
+        columns.append(Column("shape", "Shape", "", "", "size"))
+        parts.append([Cell(record.case.shape.text()) for record in members])
+    for axis in () if plan.mixed else plan.axes:  # the labels have them
         columns.append(Column(axis, clean(axis), "", "", "axis"))
         parts.append([Cell(axis_text(record.case, axis, plan.records)) for record in members])
     base = find(members, plan.baseline) if plan.baseline else None
     for each in plan.metrics:
+        readings = [each.read(record) for record in members]
+        if plan.mixed:
+            columns.append(Column(each.key, each.head, "", each.direction, "value"))
+            parts.append([_own_unit(record, each) for record in members])
+            continue
         unit, divisor = plan.scales[each.key]
         columns.append(Column(each.key, each.head, unit, each.direction, "value"))
-        readings = [each.read(record) for record in members]
         places = decimals([reading for reading in readings if reading is not None], divisor)
         parts.append(_values(members, readings, each, places, divisor))
         if plan.baseline:
@@ -189,6 +204,17 @@ def _values(
         else:
             out.append(Cell(value_text(reading, places, divisor), reading, rank=rank))
     return out
+
+
+def _own_unit(record: Record, each: Metric) -> Cell:
+    """A value with its unit, which is no rank beside values at other shapes."""
+    reading = each.read(record)
+    if reading is None:
+        return _values([record], [None], each, 0, 1.0)[0]
+    if each.kind in ("count", "operations"):
+        return Cell(units.format_count(reading.value), reading)
+    unit, divisor = units.column_unit(each.kind, abs(reading.value))
+    return Cell(f"{value_text(reading, decimals([reading], divisor), divisor)} {unit}".rstrip(), reading)
 
 
 def _ratio(record: Record, base: Record | None, each: Metric, plan: _Plan) -> Cell:

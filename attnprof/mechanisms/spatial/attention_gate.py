@@ -137,4 +137,5 @@ MECHANISM = Mechanism(
     macs=macs,
     inputs=inputs,
     natural=Shape(1, 256, 64, 64),
+    rows={"form": ("grid", "unet")},
 )

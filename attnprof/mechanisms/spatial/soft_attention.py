@@ -102,6 +102,7 @@ MECHANISM = Mechanism(
     macs=macs,
     inputs=inputs,
     natural=Shape(1, 512, 14, 14),
+    rows={"gate": ("none", "channel")},
     exempt={
         "every_parameter_gets_a_finite_gradient:score.bias": "softmax is blind to a shift of all logits of a row",
     },
