@@ -13,7 +13,6 @@ from pathlib import Path
 
 from attnprof import mechanisms
 from attnprof.cli import _COMMANDS, cli
-from tests import catalogue_page
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPARE = "attnprof compare nonlocal ccnet --hw 97x97 --device none"
@@ -72,5 +71,7 @@ def write() -> None:
 
 
 if __name__ == "__main__":
+    from tests import catalogue_page  # imports torch
+
     write()
     catalogue_page.write()

@@ -215,7 +215,7 @@ def test_show_counts_where_it_is_asked_to(call: Call) -> None:
 WRONG_NAMES = [
     (("show", "ccnt"), "'ccnet'"),
     (("show", "spatial/nonlocl"), "'spatial/nonlocal'"),
-    (("show", "channel/ccnet"), "'channel/cam'"),
+    (("show", "channel/ccnet"), "'spatial/ccnet'"),
     (("explain", "ccnt", "--hw", "9x9"), "'ccnet'"),
     (("compare", "ccnet", "nonlocl", "--hw", "9x9"), "'nonlocal'"),
     (("compare", "nonlocal", "ccnet[recurence=1]", "--hw", "9x9"), "'recurrence'"),

@@ -84,7 +84,7 @@ def params_match_formula(mechanism: Mechanism, name: str, args: dict[str, Any]) 
 
 
 def _symbols(mechanism: Mechanism, shape: Shape, args: dict[str, Any]) -> dict[str, Any]:
-    """C, H, W, N, T, log2, every build argument by its name, and the first letter of each where it is free (r for reduction)."""
+    """C, H, W, N, T, log2, every build argument by its name, and the first letter of each where it is free."""
     height, width = shape.hw
     symbols: dict[str, Any] = {"C": shape.channels, "H": height, "W": width, "N": height * width, "T": shape.frames}
     symbols["log2"] = math.log2

@@ -188,10 +188,66 @@ def test_pooling_and_interpolation() -> None:
         agree(aten.upsample_bilinear2d_backward.default, torch.randn(2, 3, 14, 11), [14, 11], [2, 3, 7, 9], True, None, None)
 
 
+@pytest.mark.parametrize("masks", [[True, True], [False, True]])
+def test_sampling(masks: list[bool]) -> None:
+    for x in (
+        torch.randn(2, 3, 7, 9),
+        torch.randn(2, 3, 7, 9).to(memory_format=torch.channels_last),
+        torch.randn(2, 7, 9, 3).permute(0, 3, 1, 2),
+    ):
+        for grid in (torch.randn(2, 4, 5, 2), torch.randn(2, 2, 4, 5).permute(0, 2, 3, 1)):
+            agree(aten.grid_sampler_2d.default, x, grid, 0, 0, False)
+            agree(aten.grid_sampler_2d_backward.default, torch.randn(2, 3, 4, 5), x, grid, 0, 0, False, masks)
+
+
+def test_arithmetic_of_indices() -> None:
+    i, j = torch.randint(0, 9, (2, 3, 4)), torch.randint(0, 9, (4, 3)).t()
+    for op in (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.maximum.default, aten.bitwise_and.Tensor):
+        agree(op, i, j)
+        agree(op, i.transpose(0, 1), i.transpose(0, 1))
+    agree(aten.add.Tensor, i, 3)
+    agree(aten.clamp.default, j, 0, 5)
+    agree(aten.remainder.Scalar, j, 3)
+    agree(aten.floor_divide.default, j, torch.tensor(3))
+    agree(aten.remainder.Scalar, torch.randn(3, 4).t(), 3)
+    agree(aten.clamp.default, torch.randn(3, 4), 0, 5)
+    agree(aten.bitwise_and.Tensor, i > 3, j > 3)
+    meta = to_meta(i)
+    assert outputs.MAKERS[aten.add.Tensor]((meta, 0.5), {}) is NotImplemented
+    assert outputs.MAKERS[aten.add.Tensor]((meta, to_meta(torch.randn(4))), {}) is NotImplemented
+    assert outputs.MAKERS[aten.sub.Tensor]((meta > 3, meta), {}) is NotImplemented
+
+
+def test_backward_of_activations() -> None:
+    for grad, x in itertools.product(layouts((2, 3, 4)), repeat=2):
+        agree(aten.elu_backward.default, grad, 1.0, 1.0, 1.0, False, x)
+        agree(aten.softplus_backward.default, grad, x, 1.0, 20.0)
+        agree(aten.hardswish_backward.default, grad, x)
+
+
+def test_group_norm() -> None:
+    x, grad, weight = torch.randn(2, 6, 4, 5), torch.randn(2, 6, 4, 5), torch.randn(6)
+    for scale in (weight, None):
+        agree(aten.native_group_norm.default, x, scale, scale, 2, 6, 20, 3, 1e-5)
+        saved = (torch.randn(2, 3), torch.rand(2, 3))
+        mask = [True, scale is not None, scale is not None]
+        agree(aten.native_group_norm_backward.default, grad, x, *saved, scale, 2, 6, 20, 3, mask)
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_cumsum(dim: int) -> None:
+    for x in layouts((2, 3, 4)):
+        agree(aten.cumsum.default, x, dim)
+
+
 def test_rare_forms() -> None:
     agree(aten.repeat.default, torch.randn(2, 3), [4, 1, 2])
     agree(aten.diag_embed.default, torch.randn(2, 3))
     agree(aten.eye.default, 5)
+    agree(aten.eye.m, 5, 3)
+    agree(aten.arange.default, 5)
+    agree(aten.arange.start, 2, 7, dtype=torch.float32)
+    assert outputs.MAKERS[aten.arange.default]((2.5,), {}) is NotImplemented
     agree(aten.masked_fill.Scalar, torch.randn(2, 3).t(), torch.ones(2, dtype=torch.bool), 0.0)
     agree(aten.where.self, torch.randn(2, 3) > 0, torch.randn(2, 3), torch.randn(3))
     agree(aten.select_backward.default, torch.randn(3), [2, 3], 0, 1)

@@ -82,7 +82,8 @@ def resolve(name: str) -> str:
     import difflib
 
     pool = every + [qualified.split("/")[1] for qualified in every]
-    near = difflib.get_close_matches(name, pool, n=3, cutoff=0.5)
+    elsewhere = [qualified for qualified in every if qualified.split("/")[1] == name.rpartition("/")[2]]
+    near = elsewhere or difflib.get_close_matches(name, pool, n=3, cutoff=0.5)
     advice = f"did you mean {', '.join(repr(n) for n in near)}?" if near else "`attnprof list` shows every name."
     raise UsageError(f"no mechanism is called '{name}': {advice}")
 

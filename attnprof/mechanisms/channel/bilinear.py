@@ -53,8 +53,8 @@ class Bilinear(nn.Module):
         super().__init__()
         width = max(channels // reduction, 1)
         pairs = width * (width + 1) // 2
-        rows, columns = torch.triu_indices(width, width)
-        self.register_buffer("triangle", rows * width + columns, persistent=False)
+        triangle = [row * width + column for row in range(width) for column in range(row, width)]
+        self.register_buffer("triangle", torch.tensor(triangle), persistent=False)
         self.phi = conv_bn_relu(channels, width)
         self.psi = conv_bn_relu(pairs, channels)
         self.omega = conv_bn_relu(pairs, channels)

@@ -112,7 +112,17 @@ def _diag_embed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _eye(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return empty((args[0], args[0]), kwargs.get("dtype") or torch.get_default_dtype())
+    return empty((args[0], args[-1]), kwargs.get("dtype") or torch.get_default_dtype())
+
+
+def _arange(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """arange(end) and arange(start, end) of whole numbers; a step or a floating bound is left to torch."""
+    if any(type(bound) is not int for bound in args) or len(args) > 2:
+        return NotImplemented
+    length = args[-1] - (args[0] if len(args) == 2 else 0)
+    if length < 0:
+        return NotImplemented
+    return empty((length,), kwargs.get("dtype") or torch.int64)
 
 
 MAKERS: dict[str, Maker] = {
@@ -132,6 +142,8 @@ MAKERS: dict[str, Maker] = {
     "rand": _factory,
     "randn": _factory,
     "full": _full,
+    "arange": _arange,
+    "arange.start": _arange,
     "empty_strided": _empty_strided,
     "new_empty": _new_factory,
     "new_zeros": _new_factory,
@@ -143,6 +155,7 @@ MAKERS: dict[str, Maker] = {
     "repeat": _repeat,
     "diag_embed": _diag_embed,
     "eye": _eye,
+    "eye.m": _eye,
     "scatter.src": clone,
     "scatter.value": clone,
 }

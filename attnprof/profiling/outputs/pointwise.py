@@ -1,4 +1,4 @@
-"""Element-wise ops: one floating dtype, TensorIterator's strides."""
+"""Element-wise ops: one dtype, floating but for a few ops on indices, TensorIterator's strides."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from attnprof.profiling.outputs.layout import Maker, broadcast, empty, iterator_
 
 _UNARY = """neg exp log sqrt rsqrt sigmoid tanh relu abs sin cos gelu silu hardtanh leaky_relu elu pow.Tensor_Scalar
     reciprocal clamp clamp_min clamp_max erf softplus mul.Scalar add.Scalar div.Scalar sub.Scalar rsub.Scalar exp2
-    log1p expm1 log2 hardswish hardsigmoid sign square"""
+    log1p expm1 log2 hardswish hardsigmoid sign square floor ceil"""
 _BINARY = """add.Tensor sub.Tensor mul.Tensor div.Tensor maximum minimum pow.Tensor_Tensor sigmoid_backward tanh_backward
     gelu_backward silu_backward rsub.Tensor"""
+_ON_INDICES = """add.Tensor sub.Tensor mul.Tensor maximum minimum clamp clamp_min clamp_max remainder.Scalar floor_divide
+    bitwise_and.Tensor bitwise_or.Tensor"""
 _TERNARY = """addcmul addcdiv lerp.Tensor"""
 _COMPARE = """eq ne lt gt le ge"""
 
@@ -50,6 +52,15 @@ def _binary(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return _pointwise(args[:2])
 
 
+def _on_indices(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """As a floating tensor, or tensors of one integer (for bitwise ops also boolean) dtype, and whole numbers."""
+    if args[0].dtype.is_floating_point:
+        return _binary(args, kwargs)
+    if any(arg.dtype != args[0].dtype if isinstance(arg, Tensor) else isinstance(arg, float) for arg in args):
+        return NotImplemented
+    return _pointwise(args, args[0].dtype)
+
+
 def _ternary(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return _pointwise(args[:3])
 
@@ -77,14 +88,22 @@ def _threshold_backward(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return _pointwise((args[1], args[0]))
 
 
+def _elu_backward(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return _pointwise((args[0], args[5]))
+
+
 MAKERS: dict[str, Maker] = {
     **dict.fromkeys(_UNARY.split(), _unary),
     **dict.fromkeys(_BINARY.split(), _binary),
+    **dict.fromkeys(_ON_INDICES.split(), _on_indices),
     **dict.fromkeys(_TERNARY.split(), _ternary),
     **{f"{name}.{kind}": _compare for name in _COMPARE.split() for kind in ("Tensor", "Scalar")},
     "where.self": _where,
     "masked_fill.Scalar": _masked_fill,
     "masked_fill.Tensor": _masked_fill,
+    "elu_backward": _elu_backward,
+    "softplus_backward": _binary,
+    "hardswish_backward": _binary,
     "threshold_backward": _threshold_backward,
     "leaky_relu_backward": _threshold_backward,
 }

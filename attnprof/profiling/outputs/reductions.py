@@ -1,4 +1,4 @@
-"""Softmax, reductions, normalisation, pooling and interpolation."""
+"""Softmax, reductions, normalisation, pooling, interpolation and sampling."""
 
 from __future__ import annotations
 
@@ -158,6 +158,48 @@ def _upsample_bilinear_backward(args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return like_format(input_size, grad.dtype, grad)
 
 
+def _group_norm(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """native_group_norm(x, weight, bias, N, C, HxW, group, eps) of a contiguous x in one dtype."""
+    x, batch, groups = args[0], args[3], args[6]
+    same = all(t is None or t.dtype == x.dtype for t in args[1:3])
+    if not x.is_contiguous() or not same or x.dtype not in (torch.float32, torch.float64) or args[4] % groups:
+        return NotImplemented
+    return empty(x.shape, x.dtype), empty((batch, groups), x.dtype), empty((batch, groups), x.dtype)
+
+
+def _group_norm_backward(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """native_group_norm_backward(grad, x, mean, rstd, weight, N, C, HxW, group, mask)."""
+    grad, x, channels, mask = args[0], args[1], args[6], args[9]
+    if not (x.is_contiguous() and grad.is_contiguous()) or grad.dtype != x.dtype:
+        return NotImplemented
+    return (
+        empty(x.shape, x.dtype) if mask[0] else None,
+        empty((channels,), x.dtype) if mask[1] else None,
+        empty((channels,), x.dtype) if mask[2] else None,
+    )
+
+
+def _grid_sample(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, grid = args[:2]
+    if x.dim() != 4 or grid.dim() != 4 or x.dtype != grid.dtype or x.shape[0] != grid.shape[0] or grid.shape[3] != 2:
+        return NotImplemented
+    if not x.numel():
+        return NotImplemented
+    return empty((x.shape[0], x.shape[1], grid.shape[1], grid.shape[2]), x.dtype)
+
+
+def _grid_sample_backward(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, grid, mask = args[1], args[2], args[6]
+    return (empty(x.shape, x.dtype) if mask[0] else None), empty(grid.shape, grid.dtype)
+
+
+def _cumsum(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x = args[0]
+    if not x.dtype.is_floating_point or kwargs.get("dtype") not in (None, x.dtype) or not within(args[1], x.dim()):
+        return NotImplemented
+    return empty(x.shape, x.dtype)
+
+
 MAKERS: dict[str, Maker] = {
     "_softmax": _softmax,
     "_log_softmax": _softmax,
@@ -182,4 +224,9 @@ MAKERS: dict[str, Maker] = {
     "_adaptive_avg_pool2d_backward": _adaptive_avg_pool_backward,
     "upsample_bilinear2d": _upsample_bilinear,
     "upsample_bilinear2d_backward": _upsample_bilinear_backward,
+    "native_group_norm": _group_norm,
+    "native_group_norm_backward": _group_norm_backward,
+    "grid_sampler_2d": _grid_sample,
+    "grid_sampler_2d_backward": _grid_sample_backward,
+    "cumsum": _cumsum,
 }
