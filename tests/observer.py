@@ -1,6 +1,6 @@
 """The traced peak against an observer that is not ours: torch's CPU allocator, row by row over the catalogue.
 
-    python -m tests.observer [--hw 97x97] [--channels 512] [--out reports/memory_observer.md] [NAMES...]
+    python -m tests.observer [--hw 97x97 --channels 512 --frames 1] [--out reports/memory_observer.md] [NAMES...]
 
 For every mechanism and both modes, in a child process of its own:
 
@@ -45,6 +45,7 @@ _NUMBER = 8  # bytes: the largest a single number takes
 _SMALL = 64  # constants up to this many elements are compared by value
 _COLUMNS = (
     "mechanism",
+    "shape",
     "mode",
     "traced MiB",
     "allocator MiB",
@@ -118,6 +119,7 @@ class Row:
     seen_in: str = ""  # the op that was running at the allocator's peak
     numbers: int = 0  # bytes of single numbers alive at the allocator's peak, which no trace sees
     note: str = ""
+    shape: str = ""
 
     @property
     def left_over(self) -> int:
@@ -382,17 +384,22 @@ def observe_row(name: str, mode: str, shape: Shape) -> Row:
     return replace(row, op=op, scratch=found.peak - call.outputs, inner=dict(found.scratch))
 
 
-def _serve(answer: Any, name: str, mode: str, shape: Shape) -> None:
+def _serve(answer: Any, name: str, mode: str, shape: Shape | None) -> None:
     """A child's work: one row, sent as a dictionary."""
     try:
-        row = observe_row(name, mode, shape)
+        shape = shape or mechanisms.load(name).natural or Shape(1, 64, 14, 14)
+        row = replace(observe_row(name, mode, shape), shape=shape.text())
     except Exception as error:  # noqa: BLE001 - a row's failure is that row's
-        row = Row(name, mode, note=f"failed: {type(error).__name__}: {error}".splitlines()[0])
+        note = f"failed: {type(error).__name__}: {error}".splitlines()[0]
+        row = Row(name, mode, note=note, shape=shape.text() if shape else "")
     answer.send(asdict(row))
 
 
-def row_in_child(name: str, mode: str, shape: Shape) -> Row:
-    """`observe_row` in a process of its own, forked from a server that has loaded torch and run nothing."""
+def row_in_child(name: str, mode: str, shape: Shape | None) -> Row:
+    """`observe_row` in a process of its own, forked from a server that has loaded torch and run nothing.
+
+    `shape` None: the mechanism's natural one.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "attnprof.profiling.trace"])
     here, there = context.Pipe(duplex=False)
@@ -430,7 +437,7 @@ def _explained_by(row: Row) -> str:
 
 
 def _line(row: Row) -> str:
-    cells = [row.name, row.mode, f"{row.traced / 2**20:.3f}"]
+    cells = [row.name, row.shape, row.mode, f"{row.traced / 2**20:.3f}"]
     if row.allocator is None:
         cells += ["-", "-", row.note, "-"]
     else:
@@ -466,9 +473,9 @@ def _processor() -> str:
     return f"{model} ({torch.backends.cpu.get_cpu_capability()})"
 
 
-def markdown(rows: Sequence[Row], shape: Shape, command: str) -> str:
+def markdown(rows: Sequence[Row], command: str) -> str:
     """The report."""
-    made_by = f"Made by `{command}` with torch {torch.__version__} on {_processor()}, one thread, float32, {shape.text()}."
+    made_by = f"Made by `{command}` with torch {torch.__version__} on {_processor()}, one thread, float32."
     return "\n".join(
         [
             "# Traced peak memory against torch's CPU allocator",
@@ -480,7 +487,7 @@ def markdown(rows: Sequence[Row], shape: Shape, command: str) -> str:
             *_LEGEND,
             "",
             "| " + " | ".join(_COLUMNS) + " |",
-            "|---|---|---:|---:|---:|---|---:|",
+            "|---|---|---|---:|---:|---:|---|---:|",
             *map(_line, rows),
             "",
         ]
@@ -490,8 +497,9 @@ def markdown(rows: Sequence[Row], shape: Shape, command: str) -> str:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests.observer", description="The traced peak against torch's CPU allocator.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="mechanisms; the whole catalogue when none is given")
-    parser.add_argument("--hw", default="97x97", help="height x width")
-    parser.add_argument("--channels", type=int, default=512)
+    parser.add_argument("--hw", help="height x width; default: each mechanism at its natural shape")
+    parser.add_argument("--channels", type=int, default=512, help="with --hw")
+    parser.add_argument("--frames", type=int, default=1, help="with --hw")
     parser.add_argument("--out", type=Path, help="write the table to this file instead of the terminal")
     return parser.parse_args(arguments)
 
@@ -500,8 +508,10 @@ def main(arguments: Sequence[str]) -> None:
     """One row after the other, then the table."""
     options = _parse(arguments)
     os.environ |= {"OMP_NUM_THREADS": "1", "KINETO_LOG_LEVEL": "99"}  # read by the children
-    height, width = map(int, options.hw.split("x"))
-    shape = Shape(1, options.channels, height, width)
+    shape = None
+    if options.hw:
+        height, width = map(int, options.hw.split("x"))
+        shape = Shape(1, options.channels, height, width, options.frames)
     every = [f"{family}/{name}" for family, members in mechanisms.names().items() for name in members]
     rows: list[Row] = []
     for name in map(mechanisms.resolve, options.names) if options.names else every:
@@ -509,7 +519,7 @@ def main(arguments: Sequence[str]) -> None:
             rows.append(row_in_child(name, mode, shape))
             print(_line(rows[-1]), file=sys.stderr, flush=True)
     command = " ".join(["python -m tests.observer", *arguments])
-    text = markdown(rows, shape, command)
+    text = markdown(rows, command)
     if options.out is None:
         print(text)
     else:

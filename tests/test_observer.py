@@ -126,9 +126,9 @@ def test_a_child_answers_and_a_failure_costs_its_row() -> None:
     ]
     assert rows[0].allocator == rows[0].traced
     assert rows[1].note.startswith("failed: UsageError")
-    text = observer.markdown(rows, SHAPE, "command")
+    text = observer.markdown(rows, "command")
     assert "2 rows, 1 run: 1 equal to the byte, 0 explained entirely, 0 with bytes left over." in text
-    assert "| channel/se | inference |" in text
+    assert "| channel/se | 1x32x5x5 | inference |" in text
 
 
 def test_a_row_too_large_for_the_machine_is_not_run() -> None:
