@@ -15,8 +15,8 @@ Differs   follows the official code: BN after every convolution, ReLU after K1 a
           where the paper says bilinear (mode="bilinear", of aligned pixel areas); the average pooling drops the rows and
           columns that do not fill a window, and a side shorter than the window is one window. In its bottleneck, a 1x1
           convolution for each half stands in place of the split of x, and the plain half comes first: the two are the host's.
-          Its class SCConv is the calibrated half alone, which is half=True. One value per channel in the small map is
-          normalised in training as well, to BN's shift
+          Its class SCConv is the calibrated half alone: half=True, with the ReLU that its bottleneck applies. One value per
+          channel in the small map is normalised in training as well, to BN's shift
 Survey    domain: channel & spatial; g: top-down network, bottom-up network, identity add, sigmoid; f: scale; tasks: Cls, Det,
           ISeg, KD; kind: soft; goal: II, III; stage: 3
 """

@@ -11,7 +11,7 @@ Defaults  kernel 3, dilation 1, out = C, one group of offsets (section 2.1: the 
 Differs   no bias, as in the official networks; the offset layer has one and starts at zero, its channels in pairs (dy, dx), one
           pair per kernel point. A point within one pixel outside is blended with zeros, as in torchvision, mmcv and the
           official later operator; the first official kernel cut it to 0 and repeated the last row within the map. Dilation and
-          offset_groups (2 and 4 in the official detectors) are arguments; stride is 1, the padding keeps the size
+          offset_groups (4 in the official detectors, 1 in their DeepLab) are arguments; stride is 1, the padding keeps the size
 Survey    domain: spatial; g: sub-network predicts offsets; f: sample, convolution; tasks: Det, SSeg; kind: hard; goal: I, III;
           stage: 2
 """

@@ -14,8 +14,9 @@ Cost      N*(C^2 + 2*C*G + k^2*C) MACs per image, and k^2*h*(2 + G) for the geom
 Defaults  kernel k = 7, share m = 8 channels, squared difference, scalar query and key (the paper's defaults)
 Differs   interpretation: no official code of the paper's network. h = G/2 hidden units as in the public port; the relative
           position goes in as offsets in pixels; no bias in query, key and output; the aggregated features are x itself; m
-          channels in a row share weights, as in the authors' later operator (LR-Net V2). Positions outside the image are left
-          out of the softmax, as in that operator; mask_border=False has zero keys and features there, as in the port.
+          channels in a row share weights, as in the authors' later operator (LR-Net V2, branch LR-Net of
+          microsoft/Swin-Transformer). Positions outside the image are left out of the softmax, where that operator gives them
+          a logit of -100; mask_border=False has zero keys and features there, as in the port.
           similarity: absolute -|q - k| and product q*k are the paper's other two. Stride is the host's
 Survey    domain: spatial; g: difference of scalar query and key, geometry prior, softmax; f: weighted sum; tasks: Cls;
           kind: soft; goal: VI; stage: 4 (no row in the survey)

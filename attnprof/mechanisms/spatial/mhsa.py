@@ -1,6 +1,6 @@
 """Multi-head self-attention.
 
-Paper     Vaswani et al., "Attention Is All You Need", NeurIPS 2017, arXiv:1706.03762, section 3.2.2
+Paper     Vaswani et al., "Attention Is All You Need", NIPS 2017, arXiv:1706.03762, section 3.2.2
 Idea      The channels are split into heads, each with a scaled dot-product attention of its own; a linear layer mixes the
           results.
 Formula   q, k, v = W_q x, W_k x, W_v x;  head_m = softmax(q_m k_m^T / sqrt(C/h)) v_m;  y = W_o [head_1, ..., head_h]
@@ -56,7 +56,7 @@ MECHANISM = Mechanism(
     name="mhsa",
     family="spatial",
     layout="BNC",
-    paper="Vaswani et al., NeurIPS 2017",
+    paper="Vaswani et al., NIPS 2017",
     build=MHSA,
     params=params,
     macs=macs,

@@ -11,8 +11,8 @@ Defaults  reduction r = 2 (section 3.3: half the channels); subsample = False: t
           paper's own choice to make a block cheaper (section 3.3), an option on top of the block's definition
 Differs   biases, and BN after W with its scale 0 at the start, as in the paper's networks (section 4.1) and the official code;
           subsample pools after phi and g, as the paper says: the official code pools x before them (fewer MACs, same size);
-          no 1/sqrt(d), as in the paper: the official code has it as an option; the convolutions keep PyTorch's initialisation,
-          the official code draws their weights from a narrow Gaussian
+          no 1/sqrt(d), as in the paper: the official code has it on (NONLOCAL.USE_SCALE); the convolutions keep PyTorch's
+          initialisation, the official code draws their weights from a narrow Gaussian
 Survey    domain: spatial; g: dot product, softmax; f: matmul; tasks: Action, Det, ISeg; kind: soft; goal: I, IV, V; stage: 4
 """
 

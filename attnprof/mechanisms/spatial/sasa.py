@@ -14,9 +14,9 @@ Cost      N*(3*C^2 + 2*k^2*C + k*C) MACs per image, the last term for the relati
 Defaults  kernel k = 7, heads h = 8 (the paper's ImageNet models), relative positions
 Differs   relative: q . r is computed for k rows and k columns, then added up per offset: N*k*C MACs, not N*k^2*C. Border: the
           paper does not say; positions outside the image are left out of the softmax. mask_border=False has zero keys and
-          values there, which take part in the softmax: the rule of the public ports. Those take the softmax of q*k channel by
-          channel and add the embeddings to the values, which is not the paper's formula: not followed. No 1/sqrt(d), no bias,
-          as in the equations. Own tables for every head. Stride (a 2 x 2 average pool after it) and the stem with spatially
+          values there, which take part in the softmax: the rule of the public ports. Those take the softmax of q*(k + r)
+          channel by channel instead of the dot product over a head's channels: not followed. No 1/sqrt(d), no bias, as in the
+          equations. Own tables for every head. Stride (a 2 x 2 average pool after it) and the stem with spatially
           mixed values are the host's
 Survey    domain: spatial; g: dot product between query and key in a window, softmax; f: weighted sum; tasks: Cls, Det;
           kind: soft; goal: I, V; stage: 4

@@ -1,6 +1,6 @@
 """Scaled dot-product attention.
 
-Paper     Vaswani et al., "Attention Is All You Need", NeurIPS 2017, arXiv:1706.03762, section 3.2.1
+Paper     Vaswani et al., "Attention Is All You Need", NIPS 2017, arXiv:1706.03762, section 3.2.1
 Idea      Every position gathers the values of all positions, weighed by a softmax over the scaled query-key dot products.
 Formula   y = softmax(Q K^T / sqrt(C)) V
 Shapes    q, k, v: B N C -> y: B N C, with N = H*W
@@ -53,7 +53,7 @@ MECHANISM = Mechanism(
     name="sdpa",
     family="spatial",
     layout="BNC",
-    paper="Vaswani et al., NeurIPS 2017",
+    paper="Vaswani et al., NIPS 2017",
     build=SDPA,
     params=params,
     macs=macs,

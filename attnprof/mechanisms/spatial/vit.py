@@ -13,7 +13,7 @@ Cost      12*N*C^2 + 2*N^2*C MACs per image, whatever the number of heads; h*N^2
 Defaults  mlp_ratio r = 4; heads: the most of at least 64 channels each that divide C, as in the paper's models (table 1: 12 at
           768, 16 at 1024; Huge, 16 at 1280, has fewer); one head below 128 channels
 Differs   nothing in the layers. q, k and v come from one projection, LN has eps 1e-6 and GELU is exact, as in timm (the
-          official JAX code takes GELU's tanh form). No dropout (the paper's 0.1 when it trains on ImageNet alone) and no
+          official JAX code takes GELU's tanh form). No dropout (the paper trains with 0.1 but on JFT) and no
           stochastic depth. Patch embedding, class token, position embedding and the last LN are the host's: ViT-B/16 has twelve
           such blocks at C = 768, N = 197
 Survey    domain: spatial; g: divide into groups (patches), dot product between query and key, softmax; f: matmul; tasks: Cls;

@@ -13,8 +13,9 @@ Defaults  reduction r = 2 (section 3.3: half the channels); subsample = False: t
           space only, is the paper's choice to make a block cheaper (section 3.3; the official networks have it)
 Differs   biases, and BN after W with its scale 0 at the start, as in the paper's networks (section 4.1) and the official code;
           subsample pools after phi and g, as the paper says: the official code pools x before them; no 1/sqrt(d), as in the
-          paper. 1x1x1 convolutions are 1x1 convolutions of the frames, which stand before the channels here: keys, queries and
-          values are copied into rows, where the official layout B C T H W needs no copies
+          paper: the official code has it on (NONLOCAL.USE_SCALE). 1x1x1 convolutions are 1x1 convolutions of the frames, which
+          stand before the channels here: keys, queries and values are copied into rows, where the official layout B C T H W
+          needs no copies
 Survey    domain: spatial & temporal; g: dot product, softmax; f: matmul; tasks: Action; kind: soft; goal: II; stage: 4
           (no row in the survey)
 """
