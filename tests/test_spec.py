@@ -692,3 +692,12 @@ def test_a_list_of_inputs_and_sizes_of_its_own() -> None:
 def test_mistakes_in_them_are_found_at_their_place(before: str, after: str, place: tuple[int, int], what: str) -> None:
     line, column, said, _ = only_problem(STAGES.replace(before, after))
     assert ((line, column), said) == (place, what)
+
+
+def test_a_resolution_as_an_argument_is_written_as_elsewhere() -> None:
+    text = GOOD.replace("[nonlocal, se]", "[{name: fcanet, args: {hw: [7x7, 14]}}]")
+    assert spec.parse_text(text, "x").entries[0].args == {"hw": ([7, 7], [14, 14])}
+    assert spec.make_entry("fcanet", {"hw": "7x5"}).args == {"hw": ([7, 5],)}
+    _, _, what, hint = only_problem(text.replace("7x7", "7y7"))
+    assert "not '7y7'" in what
+    assert hint == "write HxW, such as 7x7"

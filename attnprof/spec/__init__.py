@@ -182,8 +182,18 @@ def make_entry(text: str, args: Mapping[str, Any] | None = None, label: str | No
 
     imported = ":" in text
     mechanism = text if imported else mechanisms.resolve(text)
-    values = {name: (value,) for name, value in (args or {}).items()}
+    values = {name: (as_size(name, value),) for name, value in (args or {}).items()}
     return Entry(mechanism, label or label_of(mechanism), values, imported=imported)
+
+
+def as_size(name: str, value: Any) -> Any:
+    """An argument called `hw` as [H, W] where it is written as a resolution ('7x7'); any other value as it is."""
+    if name == "hw" and isinstance(value, (str, int)) and not isinstance(value, bool):
+        try:
+            return list(parse_hw(value))
+        except UsageError:
+            return value
+    return value
 
 
 def variants(entry: Entry) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from attnprof import mechanisms
 from attnprof.errors import UsageError
-from attnprof.spec import Entry, Input, Spec, label_of, size_problem, variants
+from attnprof.spec import Entry, Input, Spec, as_size, label_of, size_problem, variants
 from attnprof.spec.finding import Finding
 from attnprof.spec.model import shown
 from attnprof.spec.values import nearest
@@ -83,9 +83,10 @@ def _args(path: Path, name: str, args: dict[str, Any]) -> Iterator[Finding]:
             continue
         annotation = known[key].annotation
         for index, value in enumerate(values if isinstance(values, list) else [values]):
-            if not _fits(annotation, value):
+            if not _fits(annotation, as_size(key, value)):
                 where = (*path, key, index) if isinstance(values, list) else (*path, key)
                 hint = "the outer list is the axis: write a list in a list" if annotation.startswith(_LISTS) else ""
+                hint = "write HxW, such as 7x7" if key == "hw" else hint
                 yield Finding(where, f"'{key}' of {name} is {annotation}, not {shown(value)}", hint)
     for key, argument in known.items():
         if argument.default is None and key not in args and key not in _GIVEN:
@@ -147,7 +148,10 @@ def to_entry(document: Document, index: int, item: Any) -> Entry | None:
         or not (args is None or isinstance(args, dict))
     ):
         return None
-    axes = {key: tuple(values) if isinstance(values, list) else (values,) for key, values in (args or {}).items()}
+    axes = {
+        key: tuple(as_size(key, value) for value in (values if isinstance(values, list) else [values]))
+        for key, values in (args or {}).items()
+    }
     line = document.values.get(("mechanisms", index), (0, 0))[0]
     if imported is None:
         with contextlib.suppress(UsageError):
