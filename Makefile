@@ -31,7 +31,7 @@ bench: setup ## reports/bench.md: speed and memory against the other counters, s
 observe: setup ## reports/memory_observer.md: traced peaks against the allocator's events
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.observer --out reports/memory_observer.md
 
-catalogue: setup ## What is made from the catalogue: reports/catalogue.md, specs/survey.yaml, tables of README
+catalogue: setup ## What the mechanisms' files make: reports/catalogue.md, specs of families, tables of README
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.doc_tables
 
 schema: setup ## specs/schema.json from the code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,11 +16,14 @@ from attnprof.profiling import instantiate
 from attnprof.records import Mechanism, Shape
 
 NAMES = [f"{family}/{name}" for family, members in mechanisms.names().items() for name in members]
+_TWICE = [name for name in NAMES if [other.split("/")[1] for other in NAMES].count(name.split("/")[1]) > 1]
+assert not _TWICE, f"a name stands in one family only, because specs and references use it alone: {', '.join(_TWICE)}"
 
 
 def reference_of(name: str) -> Any:
-    """The module tests/references/<name>.py."""
-    return importlib.import_module(f"tests.references.{name.split('/')[1]}")
+    """The module tests/references/<name>.py; None where it is missing, which `equals_reference` reports."""
+    wanted = f"tests.references.{name.split('/')[1]}"
+    return importlib.import_module(wanted) if importlib.util.find_spec(wanted) else None
 
 
 def variants(name: str) -> list[dict[str, Any]]:
@@ -47,6 +51,8 @@ def one_thread() -> Iterator[None]:
 def small_shape(name: str, batch: int = 2) -> Shape:
     """A small, odd, non-square shape; the reference may declare another as SHAPE = (C, H, W) or, with frames, (C, H, W, T)."""
     channels, height, width, *frames = getattr(reference_of(name), "SHAPE", (32, 5, 7))
+    layout = mechanisms.load(name).layout
+    assert frames or not layout.startswith("BT"), f"{name} takes {layout}: its reference needs SHAPE = (C, H, W, T), T > 1"
     return Shape(batch, channels, height, width, *frames)
 
 

@@ -1,6 +1,6 @@
-"""What is generated from the catalogue as a whole: reports/catalogue.md, and specs/survey.yaml with everything in it.
+"""What is generated from the catalogue: reports/catalogue.md, and the specs that hold whole families.
 
-`make catalogue` writes both; tests/test_docs.py holds them to the code.
+`make catalogue` writes them; tests/test_docs.py holds them to the code.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from attnprof import mechanisms
+from attnprof.mechanisms import survey
 from attnprof.profiling.trace import trace_case
 from attnprof.records import MODES, Case, Mechanism, Shape
 from attnprof.report.catalogue import short_paper
@@ -22,7 +23,7 @@ from attnprof.units import format_bytes, format_count
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "reports" / "catalogue.md"
-SURVEY = ROOT / "specs" / "survey.yaml"
+SPECS = ROOT / "specs"
 SIDES = (512, 1024)  # where growth is read off
 GROWTH_CHANNELS = 64
 
@@ -99,44 +100,99 @@ def page() -> str:
         lines = ["| " + " | ".join(_COLUMNS) + " |", "| " + " | ".join(["---"] * 4 + ["---:"] * 4 + ["---"]) + " |"]
         lines += ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
         parts.append(f"## {family.replace('_', ' and ')}\n\n" + "\n".join(lines) + "\n")
-    return "\n".join(parts)
+    return "\n".join([*parts, legend()])
+
+
+def legend() -> str:
+    """What the survey's words and numerals stand for: the filters of `list`."""
+    lines = [
+        "## Words of the survey\n",
+        '`attnprof list --task --kind --goal` filters by the columns of Guo et al., "Attention Mechanisms in Computer Vision: A',
+        'Survey", 2022, arXiv:2111.07624; `attnprof show NAME` has them, and says where the survey has no row and they are ours.\n',
+        f"- Tasks: {', '.join(f'{word} {meaning}' for word, meaning in survey.TASKS.items())}.",
+    ]
+    for family, goals in survey.GOALS.items():
+        if goals:
+            named = "; ".join(f"{numeral} {meaning}" for numeral, meaning in goals.items())
+            lines.append(f"- Goals, {family.replace('_', ' and ')}: {named}.")
+    stages = "; ".join(f"{number} {meaning}" for number, meaning in survey.STAGES.items())
+    return "\n".join([*lines, f"- Stages: {stages}."]) + "\n"
+
+
+_MADE = "# Made by `make catalogue` from the mechanisms' files."
+_SCHEMA = "# yaml-language-server: $schema=schema.json"
+_END = ["metrics: [params, macs, flops, peak_memory, latency]", "measure: {budget_s: 1, run_budget_s: 180, device: auto}"]
 
 
 def survey_spec() -> str:
     """specs/survey.yaml: every mechanism at its natural shape, with the rows that are in wide use beside its defaults."""
     shapes = Counter(natural_shape(mechanism) for _, mechanism in mechanisms_in_order())
     usual = shapes.most_common(1)[0][0]
-    lines = [
-        "# yaml-language-server: $schema=schema.json",
+    head = [
         "# Everything, each at a shape natural to it: where its paper, or a network that it is used in, has it.",
-        "# Made by `make catalogue` from the mechanisms' files.",
+        _MADE,
         "name: survey",
         f"input: {_input(usual)}",
-        "dtype: float32",
-        "modes: [inference, training]",
-        "mechanisms:",
     ]
+    return _spec(head, tuple(mechanisms.names()), usual)
+
+
+def classification_spec() -> str:
+    """specs/classification.yaml: what gates or replaces a block of a classification network, on ResNet-50's stages."""
+    head = [
+        "# Attention inside a classification network: channel, branch and channel-and-spatial mechanisms on the maps that the",
+        "# four stages of ResNet-50 give at 224x224.",
+        _MADE,
+        "name: classification",
+        "input:",
+        *(f"  - {{channels: {256 * 2**i}, hw: {56 // 2**i}x{56 // 2**i}}}" for i in range(4)),
+    ]
+    return _spec(head, ("channel", "branch", "channel_spatial"), None, "conv3x3", "se[bias=false]")
+
+
+def video_spec() -> str:
+    """specs/video.yaml: what looks over frames, at two lengths; a sequence of vectors has its own number of channels."""
+    head = [
+        "# Attention over frames, T = 8 and 16: temporal and spatio-temporal mechanisms on a 14x14 map of 256 channels per",
+        "# frame. Sequences of vectors (frame features, skeletons) have no map and channels of their own.",
+        _MADE,
+        "name: video",
+        "input: {channels: 256, hw: 14x14, frames: [8, 16]}",
+    ]
+    return _spec(head, ("temporal", "spatial_temporal"), None, "", "nonlocal3d")
+
+
+def specs() -> dict[str, str]:
+    """{file name: text} of the generated specs."""
+    return {"survey.yaml": survey_spec(), "classification.yaml": classification_spec(), "video.yaml": video_spec()}
+
+
+def _spec(head: list[str], families: tuple[str, ...], usual: Shape | None, beside: str = "", baseline: str = "") -> str:
+    lines = [_SCHEMA, *head, "dtype: float32", "modes: [inference, training]", "mechanisms:"]
     family = ""
     for _, mechanism in mechanisms_in_order():
-        if mechanism.family != family:
-            family = mechanism.family
-            lines.append(f"  # {family.replace('_', ' and ')}")
-        lines.append(f"  - {_item(mechanism, usual)}")
-    lines += ["metrics: [params, macs, flops, peak_memory, latency]", "measure: {budget_s: 1, run_budget_s: 180, device: auto}"]
-    return "\n".join(lines) + "\n"
+        if mechanism.family in families:
+            if mechanism.family != family:
+                family = mechanism.family
+                lines.append(f"  # {family.replace('_', ' and ')}")
+            lines.append(f"  - {_item(mechanism, usual)}")
+    lines += ["  # what they are compared with", f"  - {beside}"] if beside else []
+    lines += [f"baseline: {baseline}"] if baseline else []
+    return "\n".join([*lines, *_END]) + "\n"
 
 
-def _item(mechanism: Mechanism, usual: Shape) -> str:
+def _item(mechanism: Mechanism, usual: Shape | None) -> str:
+    """A line of `mechanisms:`; its own sizes where they are not the usual ones, and for vectors in any case."""
     shape = natural_shape(mechanism)
-    if shape == usual and not mechanism.rows:
-        return mechanism.name
     parts = [f"name: {mechanism.name}"]
     if mechanism.rows:
         axes = [f"{key}: [{', '.join(_scalar(value) for value in values)}]" for key, values in mechanism.rows.items()]
         parts.append(f"args: {{{', '.join(axes)}}}")
-    if shape != usual:
+    if usual is not None and shape != usual:
         parts.append(f"input: {_input(shape, usual)}")
-    return "{" + ", ".join(parts) + "}"
+    elif usual is None and mechanism.layout == "BTC":
+        parts.append(f"input: {{channels: {shape.channels}, hw: 1x1}}")
+    return mechanism.name if len(parts) == 1 else "{" + ", ".join(parts) + "}"
 
 
 def _scalar(value: Any) -> str:
@@ -156,6 +212,7 @@ def _input(shape: Shape, usual: Shape | None = None) -> str:
 
 
 def write() -> None:
-    """Renew both files."""
+    """Renew all files."""
     PAGE.write_text(page(), encoding="utf-8")
-    SURVEY.write_text(survey_spec(), encoding="utf-8")
+    for name, text in specs().items():
+        (SPECS / name).write_text(text, encoding="utf-8")

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from attnprof import mechanisms
+from attnprof.mechanisms import survey
 from attnprof.profiling.tracer import Tracer
 from attnprof.records import MODES, Mechanism, Shape
 from tests import observer
@@ -37,6 +38,7 @@ def equals_reference(mechanism: Mechanism, name: str, args: dict[str, Any]) -> N
     """Values and gradients (inputs and parameters), float64, in eval and in training mode."""
     shape = small_shape(name)
     full = mechanisms.complete_args(mechanism, shape, args)
+    assert reference_of(name) is not None, f"tests/references/{mechanism.name}.py is missing"
     for training in (False, True):
         module = make(mechanism, shape, args).train(training)
         twin = make(mechanism, shape, args).train(training)
@@ -69,7 +71,7 @@ def equals_reference(mechanism: Mechanism, name: str, args: dict[str, Any]) -> N
 
 def params_match_formula(mechanism: Mechanism, name: str, args: dict[str, Any]) -> None:
     """The parameter count equals params() for several widths, and the docstring expression for the defaults."""
-    assert mechanism.params is not None
+    assert mechanism.params is not None, "MECHANISM has no params="
     for channels in (32, 64, 96):
         shape = shape_like(name, 1, channels, *small_shape(name).hw)
         module = mechanisms.build(mechanism, shape, args)
@@ -77,10 +79,13 @@ def params_match_formula(mechanism: Mechanism, name: str, args: dict[str, Any]) 
         full = mechanisms.complete_args(mechanism, shape, args)
         assert actual == mechanism.params(channels, **full), f"C={channels}"
         if not args:
-            entry = mechanisms.describe(name)
-            assert actual == eval(entry.headings["Params"].split("\n")[0], {}, _symbols(mechanism, shape, full)), (
-                "Params heading"
-            )
+            line = mechanisms.describe(name).headings.get("Params", "").split("\n")[0]
+            symbols = _symbols(mechanism, shape, full)
+            try:
+                written = eval(line, {}, symbols)
+            except Exception as error:  # noqa: BLE001
+                pytest.fail(f"the first line of the Params heading, {line!r}: {error!r}; it may use {', '.join(symbols)}")
+            assert actual == written, f"the first line of the Params heading, {line!r}, at C={channels}"
 
 
 def _symbols(mechanism: Mechanism, shape: Shape, args: dict[str, Any]) -> dict[str, Any]:
@@ -117,7 +122,8 @@ def every_parameter_gets_a_finite_gradient(mechanism: Mechanism, name: str, args
                 largest[label] = max(largest.get(label, 0.0), float(gradient.abs().max()))
     without = {label for label, value in largest.items() if value < 1e-13}
     check = every_parameter_gets_a_finite_gradient.__name__
-    assert without == {label for label in largest if f"{check}:{label}" in mechanism.exempt}
+    exempt = {label for label in largest if f"{check}:{label}" in mechanism.exempt}
+    assert without == exempt, f"no gradient: {sorted(without - exempt)}; exempt, but with one: {sorted(exempt - without)}"
 
 
 def batch_items_are_independent_in_eval(mechanism: Mechanism, name: str, args: dict[str, Any]) -> None:
@@ -178,26 +184,21 @@ def traced_peak_is_the_allocators(mechanism: Mechanism, name: str, args: dict[st
 def docstring_has_every_heading(mechanism: Mechanism, name: str, args: dict[str, Any]) -> None:
     """The fixed headings of a mechanism file are there, not empty, and Survey can be read; name and family are the file's."""
     entry = mechanisms.describe(name)
+    assert entry.title.split(" ")[0] not in mechanisms.HEADINGS, "the docstring opens with a title line, before the headings"
     missing = [heading for heading in mechanisms.HEADINGS if not entry.headings.get(heading)]
-    assert not missing
+    assert not missing, f"headings missing from the docstring, or empty: {', '.join(missing)}"
     assert (mechanism.family, mechanism.name) == tuple(name.split("/"))
-    survey = mechanisms.survey_of(entry.headings["Survey"])
-    assert survey.domain == DOMAINS.get(mechanism.family, mechanism.family)
-    assert set(survey.tasks) <= TASKS
-    assert survey.kind
-    assert set(survey.kind) <= {"soft", "hard"}
-    assert set(survey.goals) <= {"I", "II", "III", "IV", "V", "VI", "VII"}
-    assert survey.stage in ("1", "2", "3", "4", "none")
-    assert survey.g
-    assert survey.f
+    assert mechanism.layout in mechanisms.LAYOUTS
+    assert mechanism.natural is not None, "MECHANISM has no natural= shape: Shape(batch, channels, height, width, frames)"
+    columns = survey.read(entry.headings["Survey"])
+    assert columns.domain == survey.DOMAINS.get(mechanism.family, mechanism.family)
+    assert not set(columns.tasks) - set(survey.TASKS), f"Survey: {columns.tasks} must be of: {', '.join(survey.TASKS)}"
+    assert set(columns.kind) in ({"soft"}, {"hard"}, {"soft", "hard"}), "Survey: kind is soft, hard, or both with a comma"
+    assert set(columns.goals) <= {"I", "II", "III", "IV", "V", "VI", "VII"}, "Survey: goals are I to VII, or none"
+    assert columns.stage in (*survey.STAGES, "none")
+    assert columns.g, "Survey: g is empty"
+    assert columns.f, "Survey: f is empty"
 
-
-DOMAINS = {
-    "channel_spatial": "channel & spatial",
-    "spatial_temporal": "spatial & temporal",
-    "context": "none (baseline)",
-}
-TASKS = {"Cls", "Det", "SSeg", "ISeg", "ST", "Action", "FGCls", "ICap", "ReID", "KD"}
 
 CHECKS: tuple[Check, ...] = (
     equals_reference,

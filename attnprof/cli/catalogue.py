@@ -10,6 +10,7 @@ from attnprof import mechanisms
 from attnprof.cli import echo_json
 from attnprof.cli.options import check_entry, frames_of, name_and_args
 from attnprof.errors import NothingSelectedError, UsageError
+from attnprof.mechanisms import survey
 
 
 @click.command("list")
@@ -24,8 +25,7 @@ def list_command(as_json: bool, **wanted: str | None) -> None:
     for family, members in mechanisms.names().items():
         for name in members:
             title, headings = mechanisms.headings_of(f"{family}/{name}")
-            survey = mechanisms.survey_of(headings["Survey"])
-            rows.append((family, name, title, headings["Paper"], survey))
+            rows.append((family, name, title, headings["Paper"], survey.read(headings["Survey"])))
     chosen = [row for row in rows if all(word is None or _has(row, key, word) for key, word in wanted.items())]
     for key, word in wanted.items():
         if word is not None and not any(_has(row, key, word) for row in rows):
@@ -45,14 +45,14 @@ def list_command(as_json: bool, **wanted: str | None) -> None:
     click.echo(catalogue.list_text([row[:4] for row in chosen]), nl=False)
 
 
-def _has(row: tuple[str, str, str, str, mechanisms.Survey], key: str, word: str) -> bool:
+def _has(row: tuple[str, str, str, str, survey.Survey], key: str, word: str) -> bool:
     return word.strip("()").casefold() in [value.casefold() for value in _values(row, key)]
 
 
-def _values(row: tuple[str, str, str, str, mechanisms.Survey], key: str) -> tuple[str, ...]:
+def _values(row: tuple[str, str, str, str, survey.Survey], key: str) -> tuple[str, ...]:
     """What a row has under a filter."""
-    survey = row[4]
-    return {"family": (row[0],), "task": survey.tasks, "kind": survey.kind, "goal": survey.goals}[key]
+    columns = row[4]
+    return {"family": (row[0],), "task": columns.tasks, "kind": columns.kind, "goal": columns.goals}[key]
 
 
 @click.command("show")

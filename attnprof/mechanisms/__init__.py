@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _ROOT = Path(__file__).parent
 HEADINGS = ("Paper", "Idea", "Formula", "Shapes", "Params", "Cost", "Defaults", "Differs", "Survey")
 
-
 OPTIONAL_HEADINGS = ("Claims",)
+LAYOUTS = ("BCHW", "BNC", "BTCHW", "BTC")
 
 
 @dataclass(frozen=True)
@@ -93,40 +93,6 @@ def headings_of(qualified: str) -> tuple[str, dict[str, str]]:
     text = (_ROOT / f"{qualified}.py").read_text(encoding="utf-8")
     docstring = text.split('"""', 2)[1] if text.startswith('"""') else ""
     return docstring.split("\n", 1)[0].strip().rstrip("."), _headings(docstring)
-
-
-@dataclass(frozen=True)
-class Survey:
-    """The survey's columns for a mechanism (seed tables): f(g(x), x), what it was tried on, soft or hard, and why."""
-
-    domain: str
-    g: str
-    f: str
-    tasks: tuple[str, ...]  # Cls, Det, SSeg ...
-    kind: tuple[str, ...]  # soft, hard
-    goals: tuple[str, ...]  # roman numerals of the domain's table
-    stage: str
-    row: bool  # False: the survey has no such row, and the columns are ours
-
-
-_SURVEY = ("domain", "g", "f", "tasks", "kind", "goal", "stage")
-_NO_ROW = "(no row in the survey)"
-
-
-def survey_of(heading: str) -> Survey:
-    """The Survey heading, read. Raises ValueError where a column is missing, unknown or out of order."""
-    text = " ".join(heading.split())
-    row = not text.endswith(_NO_ROW)
-    columns = [part.partition(":") for part in text.removesuffix(_NO_ROW).split(";")]
-    names = tuple(name.strip() for name, _, _ in columns)
-    if names != _SURVEY:
-        raise ValueError(f"the columns of Survey are {', '.join(_SURVEY)}, not {', '.join(names)}")
-    domain, g, f, tasks, kind, goals, stage = (value.strip() for _, _, value in columns)
-    return Survey(domain, g, f, _words(tasks), _words(kind), _words(goals), stage, row)
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word for word in (part.strip() for part in text.split(",")) if word and word != "none")
 
 
 def describe(name: str) -> Entry:
@@ -315,6 +281,8 @@ def input_specs(mechanism: Mechanism, shape: Shape, args: Mapping[str, Any]) -> 
 
     if mechanism.inputs is not None:
         return mechanism.inputs(shape, **complete_args(mechanism, shape, args))
+    if mechanism.layout not in LAYOUTS:
+        raise ValueError(f"{mechanism.name}: the layout '{mechanism.layout}' is none of {', '.join(LAYOUTS)}")
     b, c, h, w, t = shape.batch, shape.channels, shape.height, shape.width, shape.frames
     if mechanism.layout == "BNC":
         return (TensorSpec((b, h * w, c)),)

@@ -6,7 +6,8 @@ A file `references/<name>.py` has one function
 
 where `p` maps the names of the module's parameters and buffers to tensors, and `args` are the build arguments of the case.
 It imports nothing from attnprof, uses loops or plain einsum where the module is clever, and is differentiable in `p` and in
-the inputs. Optional: VARIANTS, a tuple of further argument sets to test; SHAPE, (C, H, W) where (32, 5, 7) does not suit.
+the inputs. Optional: VARIANTS, a tuple of further argument sets to test; SHAPE, (C, H, W) where (32, 5, 7) does not suit, or
+(C, H, W, T) with frames. What is random is drawn from torch's generator, in the order in which the module draws it.
 """
 
 from __future__ import annotations
