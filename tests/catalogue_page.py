@@ -107,8 +107,9 @@ def legend() -> str:
     """What the survey's words and numerals stand for: the filters of `list`."""
     lines = [
         "## Words of the survey\n",
-        '`attnprof list --task --kind --goal` filters by the columns of Guo et al., "Attention Mechanisms in Computer Vision: A',
-        'Survey", 2022, arXiv:2111.07624; `attnprof show NAME` has them, and says where the survey has no row and they are ours.\n',
+        '`attnprof list --task --kind --goal` filters by the columns of Guo et al., "Attention Mechanisms in Computer',
+        'Vision: A Survey", 2022, arXiv:2111.07624. `attnprof show NAME` has them, and says where the survey has no row and',
+        "they are ours.\n",
         f"- Tasks: {', '.join(f'{word} {meaning}' for word, meaning in survey.TASKS.items())}.",
     ]
     for family, goals in survey.GOALS.items():
