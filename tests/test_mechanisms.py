@@ -243,3 +243,17 @@ def test_exemptions_are_few_and_name_what_there_is() -> None:
         assert not part or part in parameters, f"{name} has no parameter '{part}'"
         pairs.add((name, check))
     assert len(pairs) <= 0.05 * len(NAMES) * len(CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "words"),
+    [
+        ("temporal/tam", Shape(1, 3, 7, 7, 8), "3 channels leave tam none for"),
+        ("branch/sknet", Shape(1, 50, 7, 7), "50 channels do not divide into 32 groups"),
+        ("channel/srm", Shape(1, 32, 1, 1), "needs a map of two or more"),
+    ],
+)
+def test_a_size_that_cannot_be_is_refused_in_words(name: str, shape: Shape, words: str) -> None:
+    mechanism = mechanisms.load(name)
+    with pytest.raises(ValueError, match=words):
+        mechanisms.build(mechanism, shape, {})(*make_inputs(mechanism, shape, {}, torch.float32))

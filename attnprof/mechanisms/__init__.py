@@ -252,7 +252,11 @@ def build(mechanism: Mechanism, shape: Shape, args: Mapping[str, Any]) -> Any:
                 f"line, args: {{{missing[0]}: ...}} in a spec."
             )
         return mechanism.build(**full)
-    return mechanism.build(shape.channels, **full)
+    module = mechanism.build(shape.channels, **full)
+    empty = [label for label, parameter in module.named_parameters() if not parameter.numel()]
+    if empty:
+        raise ValueError(f"{shape.channels} channels leave {mechanism.name} none for {empty[0]}: it needs more")
+    return module
 
 
 def _missing(mechanism: Mechanism, args: Mapping[str, Any]) -> list[str]:

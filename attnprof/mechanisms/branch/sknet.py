@@ -52,6 +52,8 @@ class SKConv(nn.Module):
         squeeze_norm: bool = True,
     ) -> None:
         super().__init__()
+        if channels % groups:
+            raise ValueError(f"{channels} channels do not divide into {groups} groups")
         width = max(channels // reduction, least)
         self.branches = branches
         self.convs = nn.ModuleList(

@@ -47,6 +47,8 @@ class SRM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         maps = x.flatten(2)  # B C N
+        if self.styles > 1 and maps.shape[2] < 2:
+            raise ValueError("a standard deviation over positions needs a map of two or more")
         style = [maps.mean(dim=2)]  # B C each
         if self.styles > 1:
             style.append((maps.var(dim=2) + 1e-5).sqrt())
