@@ -34,10 +34,11 @@ _HEAD = """\
 shape beside it, which is the one in `specs/survey.yaml`); `attnprof show NAME` has the formula, the defaults and where the
 code differs from the paper.
 
-- Parameters: the formula holds for the default arguments. C, H, W are the shape's, N = H W, T its frames, other letters are the
-  first letters of the mechanism's arguments.
+- Parameters: the formula holds for the default arguments, at any width that the mechanism can have. C, H, W are the shape's,
+  N = H W, T its frames, other letters are the first letters of the mechanism's arguments; `:=` names a part of the formula.
 - MACs: multiply-accumulates of one forward pass in convolution, matmul and attention. 0 does not mean free: see FLOPs in
-  `attnprof run specs/survey.yaml --device none`.
+  `attnprof run specs/survey.yaml --device none`. The windows of local_alignment, cot and lwdn are summed element by element, so
+  that their work stands in FLOPs alone, where sasa, san_pairwise, san_patchwise and lrnet have matrix products.
 - Peak: the most tensor storage alive above parameters, buffers and inputs, in inference and in training (forward and backward).
 - Memory: how that peak grows with the number of positions N = H W, read off between {sides[0]}x{sides[0]} and
   {sides[1]}x{sides[1]} at {channels} channels in inference; `1` does not grow. Attention through

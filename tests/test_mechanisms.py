@@ -70,11 +70,18 @@ def equals_reference(mechanism: Mechanism, name: str, args: dict[str, Any]) -> N
 
 
 def params_match_formula(mechanism: Mechanism, name: str, args: dict[str, Any]) -> None:
-    """The parameter count equals params() for several widths, and the docstring expression for the defaults."""
+    """The parameter count equals params() for several widths, and the docstring expression for the defaults.
+
+    With the defaults also at widths that nothing divides, where the module can be built.
+    """
     assert mechanism.params is not None, "MECHANISM has no params="
-    for channels in (32, 64, 96):
+    for channels in (32, 64, 96) if args else (32, 64, 96, 3, 10, 33):
         shape = shape_like(name, 1, channels, *small_shape(name).hw)
-        module = mechanisms.build(mechanism, shape, args)
+        try:
+            module = mechanisms.build(mechanism, shape, args)
+        except ValueError:
+            assert channels in (3, 10, 33), f"C={channels}"
+            continue
         actual = sum(parameter.numel() for parameter in module.parameters())
         full = mechanisms.complete_args(mechanism, shape, args)
         assert actual == mechanism.params(channels, **full), f"C={channels}"
@@ -114,6 +121,9 @@ def every_parameter_gets_a_finite_gradient(mechanism: Mechanism, name: str, args
         generator = torch.Generator().manual_seed(3)
         roots = flatten(outputs if mechanism.objective is None else mechanism.objective(outputs))
         torch.stack([(t * torch.randn(t.shape, generator=generator).to(t)).sum() for t in roots]).sum().backward()
+        for label, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                largest[label] = 0.0
         for label, tensor in [*module.named_parameters(), *((f"input {i}", t) for i, t in enumerate(inputs))]:
             if tensor.requires_grad:
                 assert tensor.grad is not None or (not training and mechanism.objective is not None), label

@@ -24,6 +24,13 @@ def rga_branch(c: int, n: int) -> float:
     return 3 * (c**2 / 8 + c / 4) + n**2 / 4 + n / 4 + wide * (wide // 8) + 3 * (wide // 8) + 2
 
 
+def psanet(c: int, m: int) -> float:
+    """Two branches of reduction, adaptation and a map over the (2h - 1)(2w - 1) offsets of the shrunk h x w map, then back."""
+    h, w = ((side - 1) // 2 + 1 for side in HW)
+    offsets = (2 * h - 1) * (2 * w - 1)
+    return 2 * (c * m + 2 * m) + 2 * (m**2 + 2 * m + m * offsets) + 2 * m * c + 2 * c
+
+
 def san(c: int, k: int, patchwise: bool) -> float:
     """Self-attention network block with relation width c/16, output width c/4 and 8 channels to a weight."""
     r, o = c // 16, c // 4
@@ -76,6 +83,12 @@ FORMS: dict[str, Form] = {
     "spatial/san_patchwise": lambda c: san(c, 7, patchwise=True),
     "spatial/vit": lambda c: 12 * c**2 + 13 * c,
     "spatial/dcn": lambda c: 9 * c * c + 18 * (9 * c + 1),
+    "spatial/ocrnet": lambda c: 4.5 * c**2 + 13.5 * c,
+    "spatial/afnb": lambda c: (c / 2) * (c / 4) + c * (c / 8) + 7 * (c / 8) + c * (c / 8) + c + 2 * c**2 + 3 * c,
+    "spatial/psanet": lambda c: psanet(c, min(c, 512)),
+    "spatial/attention_gate": lambda c: c**2 + 3 * c + 4 * c * (c / 2) + 2 * c * (c / 2) + c / 2 + c / 2 + 1,
+    "spatial/soft_attention": lambda c: c * c + c * c + 3 * c + 1,
+    "spatial/hard_attention": lambda c: c * c + c * c + 3 * c + 1,
     "spatial/sasa": lambda c: 3 * c**2 + 7 * c,
     "context/ppm": lambda c: c**2 + 2 * c,
     "context/aspp": lambda c: 256 * 29 * c + 330752,
@@ -101,10 +114,15 @@ def aanet(c: int) -> float:
 
 
 # Forms of another layout than the default: the official SCConv class leaves the plain half of the block to its bottleneck.
-VARIANTS: dict[str, tuple[dict[str, Any], Form]] = {
-    "channel_spatial/scnet": ({"half": True}, lambda c: 27 * (c / 2) ** 2 + 6 * (c / 2)),
-    "spatial/aanet": ({"relative": False}, aanet),
-}
+VARIANTS: list[tuple[str, dict[str, Any], Form]] = [
+    ("channel_spatial/scnet", {"half": True}, lambda c: 27 * (c / 2) ** 2 + 6 * (c / 2)),
+    ("spatial/aanet", {"relative": False}, aanet),
+    ("channel/se", {"bias": True}, lambda c: 2 * c**2 / 16 + c / 16 + c),
+    ("branch/condconv", {"routing_bias": True}, lambda c: 8 * 9 * c * c + 8 * c + 8),
+    ("spatial/attention_gate", {"form": "unet"}, lambda c: 2 * (c * (c / 2) + 3 * c / 2) + c / 2 + 3),
+    ("spatial/a2net", {"cm": 12, "cn": 5}, lambda c: 2 * c * (12 + 5) + 12 + 2 * 5 + c),
+    ("spatial/glore", {"nodes": 24}, lambda c: 5 * c * 24 + 3 * 24 + 5 * 24**2 + 24 + 2 * c),
+]
 
 
 def built(name: str, channels: int, args: dict[str, Any] | None = None) -> int:
@@ -121,7 +139,13 @@ def test_defaults_have_the_published_count(name: str, channels: int) -> None:
 
 
 @pytest.mark.parametrize("channels", [64, 256, 512])
-@pytest.mark.parametrize("name", VARIANTS)
-def test_another_layout_has_the_published_count(name: str, channels: int) -> None:
-    args, form = VARIANTS[name]
+@pytest.mark.parametrize(("name", "args", "form"), VARIANTS, ids=[name for name, _, _ in VARIANTS])
+def test_another_layout_has_the_published_count(name: str, args: dict[str, Any], form: Form, channels: int) -> None:
     assert built(name, channels, args) == form(channels)
+
+
+def test_the_glimpse_network_has_the_published_count() -> None:
+    module = mechanisms.build(mechanisms.load("spatial/ram"), Shape(1, 1, 28, 28), {"patch": 8, "scales": 3})
+    glimpse = ("what", "where", "merge_what", "merge_where")
+    found = [p for name, p in module.named_parameters() if name.split(".")[0] in glimpse]
+    assert sum(p.numel() for p in found) == 91136

@@ -56,7 +56,7 @@ def test_trace_equals_a_real_run_to_the_byte(name: str, mode: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_macs_equal_the_formula(name: str) -> None:
-    """The forward MACs are those that the mechanism's file derives by hand, in both modes, at the size of the papers too."""
+    """The forward MACs are those that the mechanism's file derives by hand (of inference), at the size of the papers too."""
     mechanism = mechanisms.load(name)
     assert mechanism.macs is not None, "MECHANISM has no macs="
     for args in variants(name):

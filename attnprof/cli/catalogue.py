@@ -45,7 +45,11 @@ def list_command(as_json: bool, **wanted: str | None) -> None:
     click.echo(catalogue.list_text([row[:4] for row in chosen]), nl=False)
 
 
+_ALIASES = {"KP": "KD", "Dec": "Det", "Seg": "SSeg"}  # the survey's tables against its own list of words
+
+
 def _has(row: tuple[str, str, str, str, survey.Survey], key: str, word: str) -> bool:
+    word = _ALIASES.get(word, word)
     return word.strip("()").casefold() in [value.casefold() for value in _values(row, key)]
 
 
@@ -92,7 +96,11 @@ def _numbers(qualified: str, args: dict[str, Any], channels: int | None, hw: str
     shape = Shape(1, channels or 512, height, width, frames_of(frames, [qualified]))
     mechanism = mechanisms.load(qualified)
     assert mechanism.params is not None
-    found: dict[str, Any] = {"params": mechanism.params(shape.channels, **mechanisms.complete_args(mechanism, shape, args))}
+    full = mechanisms.complete_args(mechanism, shape, args)
+    try:
+        found: dict[str, Any] = {"params": mechanism.params(shape.channels, **full)}
+    except (ValueError, ArithmeticError, LookupError) as error:
+        raise UsageError(f"{qualified} cannot be had at {shape.channels} channels with these arguments: {error}.") from error
     if hw:
         from attnprof.cli.tracing import counts_here
 

@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -252,7 +253,9 @@ def build(mechanism: Mechanism, shape: Shape, args: Mapping[str, Any]) -> Any:
                 f"line, args: {{{missing[0]}: ...}} in a spec."
             )
         return mechanism.build(**full)
-    module = mechanism.build(shape.channels, **full)
+    with warnings.catch_warnings():  # torch's, of layers that have no weights: said in words below
+        warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
+        module = mechanism.build(shape.channels, **full)
     empty = [label for label, parameter in module.named_parameters() if not parameter.numel()]
     if empty:
         raise ValueError(f"{shape.channels} channels leave {mechanism.name} none for {empty[0]}: it needs more")

@@ -46,6 +46,8 @@ class CondConv(nn.Module):
     ) -> None:
         super().__init__()
         out = channels if out is None else out
+        if channels % groups or out % groups:
+            raise ValueError(f"{channels} input and {out} output channels do not divide into {groups} groups")
         self.stride, self.groups = stride, groups
         self.routing = nn.Linear(channels, experts, bias=routing_bias)
         self.weight = nn.Parameter(torch.empty(experts, out, channels // groups, kernel, kernel))

@@ -7,7 +7,7 @@ Idea      Attend by local second-order statistics: at every position the product
 Formula   u = phi(x);  t_i = the upper triangle of u_i u_i^T;  y = sigmoid(omega(GAP(t)) * psi(t)) * x;
           phi: C -> c, psi and omega: c(c + 1)/2 -> C, each relu(BN(W .))
 Shapes    x: B C H W -> y: B C H W
-Params    C*(C//r) + 3*(C//r) + C*(C//r)*(C//r + 1) + 6*C
+Params    C*(c := max(C//r, 1)) + 3*c + C*c*(c + 1) + 6*C
           C*c + c + 2*c and twice D*C + C + 2*C, with c = C/r and D = c(c + 1)/2, diagonal included
 Cost      N*C*c + N*D*C + D*C MACs per image: the products are element-wise (see FLOPs); maps of N*c^2 and N*D elements, of
           N*C^2/r^2 and about half of it

@@ -4,7 +4,7 @@ Paper     Hu, Shen, Sun, "Squeeze-and-Excitation Networks", CVPR 2018, arXiv:170
 Idea      Weigh each channel by a gate computed from the global averages of all channels.
 Formula   s = sigmoid(W2 relu(W1 GAP(x)));  y = s * x
 Shapes    x: B C H W -> y: B C H W
-Params    2*C*(C//r) + bias*(C//r + C)
+Params    2*C*max(C//r, 1) + bias*(max(C//r, 1) + C)
           C/r is rounded where divisor is not 1
 Cost      2*C*(C//r) MACs per image, whatever the resolution; pooling and scaling touch B*C*H*W elements
 Defaults  reduction r = 16 (section 6.4); no rounding of the hidden width

@@ -6,7 +6,7 @@ Idea      One gate per entry of the map, from the sum of a logit per channel (po
 Formula   y = x + sigmoid(M_c(x) + M_s(x)) * x;  M_c = W1 relu(BN(W0 avg_hw x));
           M_s = f_1x1(d_3x3(d_3x3(relu(BN(g_1x1 x)))));  d = relu(BN(a convolution with dilation 4))
 Shapes    x: B C H W -> y: B C H W
-Params    3*C*(C//r) + C + 18*(C//r)**2 + 13*(C//r) + 1
+Params    3*C*(h := max(C//r, 1)) + C + 18*h**2 + 13*h + 1
           channel 2C^2/r + 3C/r + C; position C^2/r + 3C/r + 2(9(C/r)^2 + 3C/r) + C/r + 1
 Cost      N*(C*(C//r) + 18*(C//r)**2 + C//r) + 2*C*(C//r) MACs per image; the gate, its product with x and y have N*C elements
 Defaults  reduction r = 16, dilation 4 (official code); combine add (section 3)

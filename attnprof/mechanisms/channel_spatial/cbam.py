@@ -5,7 +5,7 @@ Idea      First a gate per channel from the averages and the maxima over all pos
           from the average and the maximum over all channels.
 Formula   F' = sigmoid(MLP(avg_hw F) + MLP(max_hw F)) * F;  F'' = sigmoid(BN(f_7x7([max_c F', avg_c F']))) * F'
 Shapes    x: B C H W -> y: B C H W
-Params    2*C*(C//r) + C//r + C + 100
+Params    2*C*(h := max(C//r, 1)) + bias*(h + C) + 2*kernel**2 + 2*norm
           the MLP with biases, 98 weights of the 7x7 convolution, scale and shift of BN
 Cost      4*C*(C//r) + 98*N MACs per image: the shared MLP runs on both pooled vectors; largest are F' and y, N*C each
 Defaults  kernel 7 (section 3); reduction r = 16, biases, norm and BN's momentum 0.01 (official code)
@@ -29,6 +29,8 @@ class CBAM(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 16, kernel: int = 7, bias: bool = True, norm: bool = True) -> None:
         super().__init__()
+        if kernel % 2 == 0:
+            raise ValueError(f"the kernel's side must be odd, not {kernel}")
         hidden = max(channels // reduction, 1)
         self.squeeze = nn.Linear(channels, hidden, bias=bias)
         self.excite = nn.Linear(hidden, channels, bias=bias)

@@ -4,7 +4,7 @@ Paper     Fu et al., "Dual Attention Network for Scene Segmentation", CVPR 2019,
 Idea      Two self-attentions side by side, one among positions with learned projections, one among channels without.
 Formula   P = alpha * V softmax(Q^T K)^T + x;  S = beta * softmax(max(X X^T) - X X^T) X + x;  y = P + S
 Shapes    x: B C H W -> y: B C H W
-Params    2*(C*(C//8) + C//8) + C*C + C + 2
+Params    (2*max(C//reduction, 1) + C)*(C + 1) + 2
           1.25*C^2 + 1.25*C + 2 where 8 divides C
 Cost      N*C*(2*(C//8) + C) + N^2*(C//8 + C) + 2*N*C^2 MACs per image; energy and attention of the position branch have N^2
           elements each, those of the channel branch C^2

@@ -14,7 +14,8 @@ Cost      N*(4*C*m + 27*m^2) + 9*m^2*(20^2 + 12^2) + 3*m^2*(H + W) MACs per imag
 Defaults  grids 20x20 and 12x12 (official code), C/4 channels inside (section 3)
 Differs   follows the official code: BN after every convolution, no biases, bilinear interpolation with aligned corners. The
           strips are broadcast over the map where the official code interpolates them, which gives the same map. On maps
-          smaller than a grid the cells of the grid repeat positions, as torch's adaptive pooling has it
+          smaller than a grid the cells of the grid repeat positions, as torch's adaptive pooling has it. One value per channel is
+          normalised in training as well, to BN's shift, and the running statistics stay as they are
 Survey    domain: channel & spatial; g: pooling on grids, horizontal and vertical global pooling, convolution; f: add; tasks:
           SSeg; kind: soft; goal: III; stage: 3 (no row in the survey)
 """
@@ -30,13 +31,22 @@ from torch.nn import functional as F
 from attnprof.records import Mechanism, Shape
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation that also takes one value per channel in training, of which there is no running variance."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.numel() == x.shape[1]:
+            return torch.batch_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps, torch.backends.cudnn.enabled)
+        return super().forward(x)
+
+
 class ConvBN(nn.Module):
     """A convolution that keeps the size, and BN."""
 
     def __init__(self, channels: int, out: int, kernel: tuple[int, int]) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, out, kernel, padding=(kernel[0] // 2, kernel[1] // 2), bias=False)
-        self.bn = nn.BatchNorm2d(out)
+        self.bn = BatchNorm(out)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.bn(self.conv(x))

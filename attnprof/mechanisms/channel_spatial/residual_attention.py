@@ -7,7 +7,7 @@ Idea      A trunk of residual units, weighed by a soft mask for every position a
 Formula   y = units((1 + M(x')) * T(x')), x' = units(x); M = sigmoid(W2 relu(BN(W1 relu(BN(up(down(x')))))));
           a unit is x + V3 relu(BN(V2 relu(BN(V1 relu(BN(x)))))) with a 3x3 kernel V2 between two 1x1 kernels
 Shapes    x: B C H W -> y: B C H W
-Params    (2*p + t + 2*(4 - stage)*r + 3 - stage)*(2*C*(C//4) + 9*(C//4)**2 + 2*C + 4*(C//4)) + 2*C**2 + 4*C
+Params    (2*p + t + 2*(4 - stage)*r + 3 - stage)*(2*C*(w := max(C//4, 1)) + 9*w**2 + 2*C + 4*w) + 2*C**2 + 4*C
           12, 9 and 6 residual units of C -> C/4 -> C/4 -> C at stages 1, 2 and 3, and the two 1x1 convolutions of the mask
 Cost      N*((2*p + t)*U + 2*C^2) + sum over levels 0 < l < d of N/4^l*(2*r + 1)*U + N/4^d*2*r*U MACs per image; a unit takes
           U = 2*C*m + 9*m^2 per position, m = C/4; d = 4 - stage poolings; the largest maps have C*N elements

@@ -7,7 +7,7 @@ Idea      A node's gate comes from its affinities with all nodes, in both direct
 Formula   r_ij = theta(x_i)^T phi(x_j);  e_i = [mean(g(x_i)), relu(BN(W_r [r_i1 .. r_iV, r_1i .. r_Vi]))];
           a_i = sigmoid(BN(W_2 relu(BN(W_1 e_i))));  y_i = a_i x_i for the V nodes;  theta, phi, g = relu(BN(W .))
 Shapes    x: B C H W -> y: B C H W, at the resolution for which it was built
-Params    (C//r)*(5*C + 8) + (N//r)*(5*N + 8) + (4 + N//r)*max((1 + N//r)//r, 1) + (4 + C//r)*max((1 + C//r)//r, 1) + 4
+Params    (a:=max(C//r,1))*(5*C + 8) + (b:=max(N//r,1))*(5*N + 8) + (4 + b)*max((1 + b)//r,1) + (4 + a)*max((1 + a)//r,1) + 4
           each branch 3(F^2/r + 2F/r) + 2V^2/r + 2V/r + nm + 3m + 2, n = 1 + V/r, m = n//r; S: F = C, V = N; C: the reverse
 Cost      3N*C^2/r + N^2*C/r + 2N^3/r + N*(n + 1)*m MACs per image for S, with N and C exchanged for C: cubic in N; the affinity
           map of N^2 elements and both directions of it, 2N^2, live at once

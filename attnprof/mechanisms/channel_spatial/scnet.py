@@ -6,7 +6,7 @@ Idea      In place of a convolution: half of the channels is gated by a convolut
           resolution, the other half is convolved as ever.
 Formula   y1 = K4(K3(x1) * sigmoid(x1 + up(K2(pool(x1)))));  y2 = K1(x2);  y = [y1, y2] for x = [x1, x2]
 Shapes    x: B C H W -> y: B C H W; with half=True x and y have the C/2 calibrated channels only
-Params    36*(C//2)**2 + 8*(C//2)
+Params    27*(w := C//2)**2 + 6*w + 9*(C - w)**2 + 2*(C - w)
           9*C^2 + 4*C, as one 3x3 convolution with BN has 9*C^2 + 2*C; half=True: 27*C'^2 + 6*C' at C' = C/2
 Cost      27*N*(C/2)^2 + 9*N/rate^2*(C/2)^2 MACs per image (a 3x3 convolution takes 36*N*(C/2)^2); the largest maps have C*N
           elements

@@ -5,7 +5,7 @@ Paper     Roy, Navab, Wachinger, "Recalibrating Fully Convolutional Networks wit
 Idea      Scale the map once by a gate per channel (cSE) and once, beside it, by a gate per position (sSE), and combine the two.
 Formula   c = sigmoid(W2 relu(W1 GAP(x))) * x;  s = sigmoid(w . x_ij) * x;  y = max(c, s)
 Shapes    x: B C H W -> y: B C H W, for concat B 2C H W
-Params    2*C*(C//r) + C//r + 2*C + 1
+Params    2*C*(h := max(C//r, 1)) + h + 2*C + 1
           W1, W2 and w with biases
 Cost      2*C*(C//r) + N*C MACs per image; c, s and y have N*C elements each
 Defaults  reduction r = 2; combine max: what the journal version finds best among max-out, addition, multiplication and

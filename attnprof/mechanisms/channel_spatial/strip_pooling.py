@@ -12,16 +12,27 @@ Cost      N*C^2 + 3*C^2*(H + W) MACs per image; the largest maps have C*N elemen
 Defaults  kernels of 3 taps, C channels throughout (section 3 and official code)
 Differs   follows the official code: no biases before BN (an earlier version had them: bias=True), a bias in the 1x1
           convolution. The official class returns the map s and leaves the product to its host; here y = s * x as in the paper,
-          and scale=False returns the map
+          and scale=False returns the map. One value per channel (a strip of one) is normalised in training as well, to BN's
+          shift, and the running statistics stay as they are
 Survey    domain: channel & spatial; g: horizontal and vertical global pooling, 1D convolution, point-wise summation, 1x1
           convolution, sigmoid; f: scale; tasks: SSeg; kind: soft; goal: I, II, III; stage: 3
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from attnprof.records import Mechanism, Shape
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation that also takes one value per channel in training, of which there is no running variance."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.numel() == x.shape[1]:
+            return torch.batch_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps, torch.backends.cudnn.enabled)
+        return super().forward(x)
 
 
 class SPM(nn.Module):
@@ -31,9 +42,9 @@ class SPM(nn.Module):
         super().__init__()
         self.scale = scale
         self.conv1 = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0), bias=bias)
-        self.bn1 = nn.BatchNorm2d(channels)
+        self.bn1 = BatchNorm(channels)
         self.conv2 = nn.Conv2d(channels, channels, (1, 3), padding=(0, 1), bias=bias)
-        self.bn2 = nn.BatchNorm2d(channels)
+        self.bn2 = BatchNorm(channels)
         self.conv3 = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ Defaults  kernel 7 (official code; the paper also tries 3); spatial (official co
 Differs   x with a dimension turned to the place of the channels is a view, and the gate is turned back; the official code
           copies x turned, scales the copy and copies it back: the same function with four more maps of N*C elements. Its
           sigmoid works in place. Without spatial, the gate over (H, W) is left out and the mean is of two
-Survey    domain: channel & spatial; g: maximum and average over one dimension, convolution, sigmoid; f: scale, fuse branches;
-          tasks: Cls, Det; kind: soft; goal: I, IV; stage: 3
+Survey    domain: channel & spatial; g: compute attention maps for pairs of domains, fuse different branches; f: scale, fuse
+          branches; tasks: Cls, Det; kind: soft; goal: I, IV; stage: 3
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ class TripletAttention(nn.Module):
 
     def __init__(self, channels: int, kernel: int = 7, spatial: bool = True) -> None:
         super().__init__()
+        if kernel % 2 == 0:
+            raise ValueError(f"the kernel's side must be odd, not {kernel}")
         self.over_height = Gate(kernel)
         self.over_width = Gate(kernel)
         self.over_channels = Gate(kernel) if spatial else None

@@ -6,7 +6,7 @@ Idea      Fuses two stages of a backbone: positions of the high stage attend to 
 Formula   q = relu(BN(W_q h));  k = pool(relu(BN(W_k l))), v = pool(W_v l), each at grids n x n, S samples together;
           c = W softmax_s(q k^T / sqrt(K)) v;  y = BN(U [c, h])
 Shapes    low: B L H W, high: B C H W -> y: B C H W
-Params    2.375*C**2 + 4.875*C
+Params    2*(C//2)*(K := C//8) + 2*C*K + 7*K + 2*C**2 + 4*C
           L*(K + V) + C*K + 6K + V + C*V + C + 2C^2 + 3C with L = C/2 low channels and K = V = C/8
 Cost      N*(L*K + L*V + C*K + V*C + 2C^2) + N*S*(K + V) MACs per image, S = 110; an N x S map
 Defaults  low_channels L = C/2, key_channels K = value_channels V = C/8 (official code: 1024, 256, 256 at C = 2048);

@@ -6,7 +6,7 @@ Idea      Non-local attention whose keys and values are a few pooled samples of 
 Formula   q = relu(BN(W_k x));  k = pool(q), v = pool(W_v x), each at grids n x n, S samples together;
           c = W softmax_s(q k^T / sqrt(K)) v;  y = relu(BN(U [c, x]))
 Shapes    x: B C H W -> y: B C H W
-Params    3.5*C**2 + 6*C
+Params    3*C*(K := C//2) + 4*K + 2*C**2 + 4*C
           C*K + 3K, C*V + V, V*C + C, 2*C*C + 3C with K = V = C/2: biases and BN included
 Cost      N*C*(2K + 2V + 2C) + N*S*(K + V) MACs per image, S = 110; an N x S map
 Defaults  grids 1, 3, 6, 8: S = 110 (section 3); key_channels K = value_channels V = C/2 (official code: 256 of 512);

@@ -5,7 +5,7 @@ Idea      Coarse decoder features, the gating signal, say which positions of the
 Formula   a = relu(W_x x + W_g g);  alpha = sigmoid(psi a);  y = alpha * x
           form "grid": W_x has stride 2, alpha is enlarged to x, y = BN(W (alpha * x));  form "unet": all at one resolution
 Shapes    x: B C H W, g: B G H/2 W/2 (form "unet": B G H W) -> y: B C H W, alpha: B 1 H W
-Params    C**2 + 3*C + 4*C*(C//2) + (2*C)*(C//2) + C//2 + C//2 + 1
+Params    C**2 + 3*C + 4*C*(F := max(C//2, 1)) + 2*C*F + 2*F + 1
           W and BN, W_x without bias, W_g, psi, with F = C/2 and G = 2C; form "unet": (G F + 3F) + (C F + 3F) + F + 3, G = C
 Cost      n*(4 C F + F) + n_g*G F + N*C^2 MACs per image with n = floor(H/2) floor(W/2) positions of W_x and n_g of g;
           form "unet": N*(C F + G F + F); the largest tensors are x and y
@@ -41,11 +41,12 @@ class AttentionGate(nn.Module):
     ) -> None:
         super().__init__()
         gating, inter = widths(channels, gating_channels, inter_channels, form)
+        self.grid = form == "grid"
         self.theta: nn.Module
         self.phi: nn.Module
         self.psi: nn.Module
         self.output: nn.Module
-        if form == "grid":
+        if self.grid:
             self.theta = nn.Conv2d(channels, inter, 2, stride=2, bias=False)
             self.phi = nn.Conv2d(gating, inter, 1)
             self.psi = nn.Conv2d(inter, 1, 1)
@@ -57,6 +58,8 @@ class AttentionGate(nn.Module):
             self.output = nn.Identity()
 
     def forward(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        if self.grid and min(x.shape[2:]) < 2:
+            raise ValueError(f"form 'grid' halves the map, which needs sides of 2 or more, not {x.shape[2]} x {x.shape[3]}")
         theta = self.theta(x)  # B F H/2 W/2
         phi = resize(self.phi(g), theta)  # B F H/2 W/2
         alpha = self.psi((theta + phi).relu()).sigmoid()  # B 1 H/2 W/2

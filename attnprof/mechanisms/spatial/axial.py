@@ -50,6 +50,8 @@ class Axial(nn.Module):
 
     def __init__(self, channels: int, heads: int = 8) -> None:
         super().__init__()
+        if channels % heads:
+            raise ValueError(f"{channels} channels do not divide into {heads} heads")
         self.rows = _SequenceAttention(channels, heads)
         self.columns = _SequenceAttention(channels, heads)
 

@@ -4,7 +4,7 @@ Paper     Huang et al., "CCNet: Criss-Cross Attention for Semantic Segmentation"
 Idea      Every position gathers from its own row and column; a second pass with the same weights reaches all positions.
 Formula   A_u = softmax over the H+W-1 positions of u's row and column of q_u . k;  y_u = gamma * sum_i A_iu v_i + x_u;  R times
 Shapes    x: B C H W -> y: B C H W
-Params    2*(C*(C//8) + C//8) + C*C + C + 1
+Params    (2*max(C//reduction, 1) + C)*(C + 1) + 1
 Cost      R*N*(C*(2*(C//8) + C) + (H+W)*(C//8 + C)) MACs per image; a pass keeps x, and makes N*(H+W) + N*C/4 elements beside y
 Defaults  recurrence R = 2 (section 3.3); reduction r = 8 for queries and keys and gamma = 0 at the start (official code)
 Differs   matrix products on strided views replace the paper's kernels; all but x is computed again in the backward pass, and

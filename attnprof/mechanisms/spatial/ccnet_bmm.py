@@ -4,7 +4,7 @@ Paper     Huang et al., "CCNet: Criss-Cross Attention for Semantic Segmentation"
 Idea      Every position gathers from its own row and column; a second pass with the same weights reaches all positions.
 Formula   A_u = softmax over the H+W-1 positions of u's row and column of q_u . k;  y_u = gamma * sum_i A_iu v_i + x_u;  R times
 Shapes    x: B C H W -> y: B C H W
-Params    2*(C*(C//8) + C//8) + C*C + C + 1
+Params    (2*max(C//reduction, 1) + C)*(C + 1) + 1
           1.25*C^2 + 1.25*C + 1 where 8 divides C, whatever the recurrence
 Cost      R * (N*C*(2*(C//8) + C) + N*(H+W)*(C//8 + C)) MACs per image; logits and attention have N*(H+W) elements, and
           queries, keys, values and attention are copied into sequences of rows and of columns

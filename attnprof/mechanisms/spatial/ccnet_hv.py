@@ -4,7 +4,7 @@ Paper     none: a proposal in a review of Huang et al., "CCNet", ICCV 2019, arXi
 Idea      Two criss-cross passes reach every position; so does a horizontal pass followed by a vertical one.
 Formula   z_u = gamma * sum_{j in row(u)} softmax_j(q_u . k_j) v_j + x_u;  y = the same along columns, with q, k, v from z
 Shapes    x: B C H W -> y: B C H W
-Params    2*(C*(C//8) + C//8) + C*C + C + 1
+Params    (2*max(C//reduction, 1) + C)*(C + 1) + 1
           1.25*C^2 + 1.25*C + 1 where 8 divides C
 Cost      2*N*C*(2*(C//8) + C) + N*(H+W)*(C//8 + C) MACs per image: beside two criss-cross passes only the part with H+W halves;
           energy and attention have N*W elements in the first pass, N*H in the second

@@ -32,6 +32,10 @@ class DCN(nn.Module):
         self, channels: int, out: int | None = None, kernel: int = 3, dilation: int = 1, offset_groups: int = 1
     ) -> None:
         super().__init__()
+        if kernel % 2 == 0:
+            raise ValueError(f"the kernel's side must be odd, not {kernel}")
+        if channels % offset_groups:
+            raise ValueError(f"{channels} channels do not divide into {offset_groups} groups of offsets")
         self.kernel, self.dilation, self.offset_groups = kernel, dilation, offset_groups
         padding = dilation * (kernel // 2)
         offsets = 2 * offset_groups * kernel**2

@@ -84,6 +84,8 @@ class DRAM(nn.Module):
         std: float = 0.1,
     ) -> None:
         super().__init__()
+        if patch < 9:
+            raise ValueError(f"three convolutions without padding need a patch of 9 x 9 or more, not {patch} x {patch}")
         self.patch, self.scales, self.scale = patch, scales, scale
         self.targets, self.glimpses, self.std, self.hidden = targets, glimpses, std, hidden
         self.what = conv_net(scales * channels, patch, features)

@@ -5,7 +5,7 @@ Paper     Cao, Xu, Lin, Wei, Hu, "GCNet: Non-local Networks Meet Squeeze-Excitat
 Idea      Pool all positions into one context vector by attention, pass it through a bottleneck, add it to every position.
 Formula   a = softmax_j(W_k x_j);  z_i = x_i + W_v2 relu(LN(W_v1 sum_j a_j x_j))
 Shapes    x: B C H W -> z: B C H W
-Params    2*C*(C//r) + 3*(C//r) + 2*C + 1
+Params    2*C*(h := max(C//r, 1)) + 3*h + 2*C + 1
           W_k, W_v1 and W_v2 with biases, LN with scale and shift
 Cost      2*N*C + 2*C*(C//r) MACs per image; the largest tensors are x and z
 Defaults  reduction r = 16 (section 4.3; the official configurations use 4 as well); LN over [C/r, 1, 1]; fusion by addition

@@ -5,7 +5,7 @@ Paper     Chen, Rohrbach, Yan, Yan, Feng, Kalantidis, "Graph-Based Global Reason
 Idea      Positions are pooled into the nodes of a small graph, a graph convolution reasons over them, and they are spread back.
 Formula   S = W_s x, P = W_p x;  V = S P^T;  Z = W_g relu(V (I + A));  y = x + BN(W_e (Z P))
 Shapes    x: B C H W -> y: B C H W
-Params    1.5625*C**2 + 3*C
+Params    5*C*(M := C//4) + 4*M + 5*M**2 + 2*C
           5CM + 3M + 5M^2 + M + 2C with M nodes of 2M states, at M = C/4
 Cost      5*N*C*M + 4*N*M^2 + 6*M^3 MACs per image; 3M x N maps
 Defaults  nodes M = C/4, states 2M (official code: 128 nodes at 512 channels, 256 at 1024)

@@ -46,9 +46,11 @@ class HardAttention(nn.Module):
         evaluation: str = "argmax",
     ) -> None:
         super().__init__()
+        if evaluation not in ("argmax", "expectation"):
+            raise ValueError(f"evaluation is 'argmax' or 'expectation', not {evaluation!r}")
         hidden, attention = hidden or channels, attention or channels
         self.sample_share = sample_share
-        self.expects = {"argmax": False, "expectation": True}[evaluation]
+        self.expects = evaluation == "expectation"
         self.features = nn.Linear(channels, attention)
         self.state = nn.Linear(hidden, attention)
         self.score = nn.Linear(attention, 1)

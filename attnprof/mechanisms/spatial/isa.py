@@ -7,7 +7,7 @@ Idea      Two sparse attentions in place of a dense one: first among the positio
 Formula   q, k = two layers relu(BN(W .)) of x;  a = softmax(q k^T / sqrt(K));  c = relu(BN(W_o a (W_v x))) within each group;
           long range: groups of equal (row mod P, column mod P); short range: P x P blocks; y = relu(BN(U [x, c]))
 Shapes    x: B C H W -> y: B C H W
-Params    9*C**2 + 14*C
+Params    4*(C*(K := C//2) + K**2 + 4*K) + 6*C**2 + 6*C
           each attention 2(CK + K^2 + 4K) + 2CV + 2C, the fusion 2C^2 + 2C, at K = C/2 and V = C
 Cost      M*(4CK + 4K^2 + 4CV) + M*(M/P^2 + P^2)*(K + V) + 2*N*C^2 MACs per image, M = N padded to multiples of P; maps of
           M*(M/P^2) and M*P^2 elements

@@ -33,6 +33,8 @@ class LKA(nn.Module):
         self, channels: int, local: int = 5, spread: int = 7, dilation: int = 3, bias: bool = True, module: bool = False
     ) -> None:
         super().__init__()
+        if local % 2 == 0 or spread % 2 == 0:
+            raise ValueError(f"the sides of both kernels must be odd, not {local} (local) and {spread} (spread)")
         self.before = nn.Conv2d(channels, channels, 1, bias=bias) if module else None
         self.local = nn.Conv2d(channels, channels, local, padding=local // 2, groups=channels, bias=bias)
         reach = spread // 2 * dilation

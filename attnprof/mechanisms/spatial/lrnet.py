@@ -7,7 +7,7 @@ Idea      A layer in place of a convolution whose weights say how well two pixel
 Formula   a_ij = softmax_{j in N_k(i)}(-(q_i - k_j)^2 + g(j - i)) for every m channels;  y_i = W_o sum_j a_ij x_j;  q, k = 1x1
           convolutions from C to G = C/m;  g = W_2 relu(W_1 (dy, dx) + b_1) + b_2
 Shapes    x: B C H W -> y: B C H W
-Params    C*C + 2*C*(C//m) + (C//(2*m))*(3 + C//m) + C//m
+Params    C*C + 2*C*(C//m) + max(C//(2*m), 1)*(3 + C//m) + C//m
           query and key 2CG, geometry 2h + h + hG + G with h hidden units, output C^2
 Cost      N*(C^2 + 2*C*G + k^2*C) MACs per image, and k^2*h*(2 + G) for the geometry, once for the batch; the windows of x,
           N*k^2*C elements, and logits of N*k^2*G

@@ -5,7 +5,7 @@ Idea      Self-attention with one transform for query and key estimates which po
           attended map is concatenated with the input and fused.
 Formula   q = k = act(BN(W_k x));  w_ij = softmax_j(q_i . k_j / sqrt(K));  c_i = W sum_j w_ij (W_v x_j);  y = act(BN(U [c, x]))
 Shapes    x: B C H W -> y: B C H W
-Params    3.5*C**2 + 6*C
+Params    3*C*(K := C//2) + 4*K + 2*C**2 + 4*C
           C*K + 3K, C*V + V, V*C + C, 2*C*C + 3C with K = V = C/2: biases and BN included
 Cost      N*C*(2K + 2V + 2C) + N^2*(K + V) MACs per image; two N x N maps live at once
 Defaults  key_channels K = value_channels V = C/2 (official code: 256 of 512); dropout 0.05 (official code)

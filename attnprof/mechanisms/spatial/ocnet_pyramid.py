@@ -5,7 +5,7 @@ Idea      Object context at several scales: the map is cut into 1, 2, 3 and 6 ce
 Formula   per grid g and cell R: w_ij = softmax_(j in R)(q_i . k_j / sqrt(K)), i in R;  c^g_i = W^g sum_(j in R) w_ij v_j;
           y = act(BN(U [act(BN(P x)), c^1, .., c^G]))
 Shapes    x: B C H W -> y: B C H W
-Params    22*C**2 + 29*C
+Params    len(grids)*(C*(K := C//2) + 3*K + 5*C**2 + 5*C) + 3*C
           per grid C*K + 3K + 2*(C^2 + C), K = C/2; P: G*C^2 + 3*G*C; U: 2*G*C^2 + 3C; G = 4 grids
 Cost      N*C*(G*(2K + 2C) + 3*G*C) + (K + C)*sum of n^2 over the cells of all grids, n positions each, MACs per image
 Defaults  grids (1, 2, 3, 6); key_channels K = C/2; values C wide; dropout 0.05 (all official code)

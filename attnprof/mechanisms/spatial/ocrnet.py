@@ -6,7 +6,7 @@ Idea      A coarse segmentation gathers one feature per class; each pixel attend
 Formula   m_k = softmax over positions of the logits of class k;  f_k = sum_i m_ki x_i;
           w_ik = softmax_k(phi(x_i) . psi(f_k) / sqrt(K));  y_i = g([rho(sum_k w_ik delta(f_k)), x_i])
 Shapes    x: B C H W, logits: B classes H W -> y: B C H W
-Params    4.5*C**2 + 13.5*C
+Params    4*C*(K := C//2) + 2*K**2 + 15*K + 2*C**2 + 6*C
           4CK + 2K^2 + 15K + 2C^2 + 6C at K = C/2, whatever the number of classes
 Cost      N*(2CK + K^2 + 2C^2) + M*(2CK + K^2) + N*M*(C + 2K) MACs per image with M classes and K key channels: linear in N
 Defaults  num_classes 19 (Cityscapes); key_channels K = C/2 (official code: 256 of 512); dropout 0.05 (official code)

@@ -4,7 +4,7 @@ Paper     Fu et al., "Dual Attention Network for Scene Segmentation", CVPR 2019,
 Idea      Every position gathers from all positions, weighed by a softmax over the dot products of learned queries and keys.
 Formula   E = Q^T K;  A = softmax_j(E);  y_i = gamma * sum_j A_ij v_j + x_i;  Q, K, V = 1x1 convolutions of x
 Shapes    x: B C H W -> y: B C H W
-Params    2*(C*(C//8) + C//8) + C*C + C + 1
+Params    (2*max(C//reduction, 1) + C)*(C + 1) + 1
           1.25*C^2 + 1.25*C + 1 where 8 divides C
 Cost      N*C*(2*(C//8) + C) + N^2*(C//8 + C) MACs per image; energy and attention are two maps of N^2 elements
 Defaults  reduction r = 8 for queries and keys (official code); gamma starts at 0 (section 3.2)

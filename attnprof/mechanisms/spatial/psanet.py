@@ -16,7 +16,8 @@ Differs   follows the official code: softmax over the contributing positions (it
           map is a linear layer over positions, the same function as a 1x1 convolution, so that the official kernel that
           re-orders maps into n x n weights is a strided view and its copy. The result is enlarged to the size of x, which is
           the official (h - 1)*s + 1 where s divides H - 1, the only sizes it takes. A map has the size for hw; at other
-          resolutions the official code cuts it, here the features are resampled to h x w
+          resolutions the official code cuts it, here the features are resampled to h x w. One value per channel is normalised in
+          training as well, to BN's shift, and the running statistics stay as they are
 Survey    domain: spatial; g: predict an attention map using a sub-network; f: collect, distribute; tasks: SSeg; kind: soft;
           goal: I, IV; stage: 3
 """
@@ -30,6 +31,15 @@ from torch.nn import functional as F
 from attnprof.records import Mechanism, Shape
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation that also takes one value per channel in training, of which there is no running variance."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.numel() == x.shape[1]:
+            return torch.batch_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps, torch.backends.cudnn.enabled)
+        return super().forward(x)
+
+
 class PSANet(nn.Module):
     """Bi-directional point-wise attention: x (B, C, H, W) -> (B, 2C, H, W)."""
 
@@ -38,16 +48,16 @@ class PSANet(nn.Module):
         mid = min(mid, channels)
         self.height, self.width = ((size - 1) // shrink + 1 for size in hw)
         offsets = (2 * self.height - 1) * (2 * self.width - 1)
-        self.reduce_collect = nn.Sequential(nn.Conv2d(channels, mid, 1, bias=False), nn.BatchNorm2d(mid), nn.ReLU(inplace=True))
-        self.adapt_collect = nn.Sequential(nn.Conv2d(mid, mid, 1, bias=False), nn.BatchNorm2d(mid), nn.ReLU(inplace=True))
+        self.reduce_collect = nn.Sequential(nn.Conv2d(channels, mid, 1, bias=False), BatchNorm(mid), nn.ReLU(inplace=True))
+        self.adapt_collect = nn.Sequential(nn.Conv2d(mid, mid, 1, bias=False), BatchNorm(mid), nn.ReLU(inplace=True))
         self.map_collect = nn.Linear(mid, offsets, bias=False)
         self.reduce_distribute = nn.Sequential(
-            nn.Conv2d(channels, mid, 1, bias=False), nn.BatchNorm2d(mid), nn.ReLU(inplace=True)
+            nn.Conv2d(channels, mid, 1, bias=False), BatchNorm(mid), nn.ReLU(inplace=True)
         )
-        self.adapt_distribute = nn.Sequential(nn.Conv2d(mid, mid, 1, bias=False), nn.BatchNorm2d(mid), nn.ReLU(inplace=True))
+        self.adapt_distribute = nn.Sequential(nn.Conv2d(mid, mid, 1, bias=False), BatchNorm(mid), nn.ReLU(inplace=True))
         self.map_distribute = nn.Linear(mid, offsets, bias=False)
         self.project = nn.Sequential(
-            nn.Conv2d(2 * mid, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+            nn.Conv2d(2 * mid, channels, 1, bias=False), BatchNorm(channels), nn.ReLU(inplace=True)
         )
 
     def forward(self, x: Tensor) -> Tensor:

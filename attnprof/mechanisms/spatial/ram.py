@@ -51,6 +51,8 @@ class RAM(nn.Module):
         std: float = 0.05,
     ) -> None:
         super().__init__()
+        if glimpses < 2:
+            raise ValueError(f"it takes two glimpses or more, not {glimpses}: the policy chooses where the second one looks")
         self.patch, self.scales, self.scale = patch, scales, scale
         self.glimpses, self.std = glimpses, std
         merged = glimpse_hidden + location_hidden

@@ -53,6 +53,9 @@ class SANPatchwise(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        if min(x.shape[2:]) <= self.kernel // 2:
+            side, height, width = self.kernel // 2, *x.shape[2:]
+            raise ValueError(f"a map mirrored by {side} at the border needs sides larger than {side}, not {height} x {width}")
         weights = self.weigh(self.relation(x)).flatten(2)  # B G*k^2 N
         weights = weights.unflatten(1, (self.groups, -1)).transpose(2, 3)  # B G N k^2
         return self.aggregate(self.value(x), weights)

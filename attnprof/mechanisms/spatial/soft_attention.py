@@ -40,10 +40,12 @@ class SoftAttention(nn.Module):
         activation: str = "tanh",
     ) -> None:
         super().__init__()
+        if activation not in ("tanh", "relu"):
+            raise ValueError(f"activation is 'tanh' or 'relu', not {activation!r}")
         hidden, attention = hidden or channels, attention or channels
         self.features = nn.Linear(channels, attention)
         self.state = nn.Linear(hidden, attention)
-        self.activation = {"tanh": nn.Tanh(), "relu": nn.ReLU()}[activation]
+        self.activation = nn.Tanh() if activation == "tanh" else nn.ReLU()
         self.score = nn.Linear(attention, 1)
         self.gate = nn.Linear(hidden, gate_width(channels, gate)) if gate != "none" else None
 
@@ -58,7 +60,10 @@ class SoftAttention(nn.Module):
 
 def gate_width(channels: int, gate: str) -> int:
     """How many numbers the gate has."""
-    return {"none": 0, "scalar": 1, "channel": channels}[gate]
+    numbers = {"none": 0, "scalar": 1, "channel": channels}
+    if gate not in numbers:
+        raise ValueError(f"gate is 'none', 'scalar' or 'channel', not {gate!r}")
+    return numbers[gate]
 
 
 def params(

@@ -12,10 +12,10 @@ Cost      392*N*C + 2000*N/4 + 10*9*32 + 32*6 + 6*N MACs per image, the last for
 Defaults  localisation network of PyTorch's spatial transformer tutorial, which the paper leaves to the application:
           convolution 7 x 7 to 8, 5 x 5 to 10, each with max pooling and ReLU, linear layers to 32 and to 6, the last with zero
           weights and the identity as bias; zeros outside of the map; align_corners False, the tutorial's and PyTorch's default
-Differs   the convolutions are padded and their map is averaged over a grid x grid raster, so that every size passes (the
-          tutorial has no padding and takes 28 x 28 alone, where its map is 3 x 3: the same parameters). -1 and 1 are the outer
-          edges of the corner pixels; align_corners True puts them at their centres, as early implementations do.
-          Affine transformations and the bilinear kernel only, of those in the paper
+Differs   the convolutions are padded and their map is averaged over a grid x grid raster, so that every size from 4 x 4
+          on passes (the tutorial has no padding and takes 28 x 28 alone, where its map is 3 x 3: the same parameters). -1 and
+          1 are the outer edges of the corner pixels; align_corners True puts them at their centres, as early implementations
+          do. Affine transformations and the bilinear kernel only, of those in the paper
 Survey    domain: spatial; g: use sub-network to predict an affine transformation; f: sample; tasks: Cls, FGCls; kind: hard;
           goal: I, III; stage: 2
 """
@@ -61,6 +61,8 @@ class STN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
+        if min(height, width) < 4:
+            raise ValueError(f"two poolings by 2 need a map with sides of 4 or more, not {height} x {width}")
         theta = self.theta(self.localise(x)).view(batch, 2, 3)
         size = [batch, channels, height // self.downsample, width // self.downsample]
         places = F.affine_grid(theta, size, align_corners=self.align_corners)  # B H W 2

@@ -63,6 +63,7 @@ class STALSTM(nn.Module):
         l1_weight: float = 5e-4,
     ) -> None:
         super().__init__()
+        check_layers(layers)
         self.hidden = hidden
         self.coordinates = coordinates
         self.joints = -(-channels // coordinates)
@@ -111,6 +112,12 @@ class STALSTM(nn.Module):
         return torch.stack([weight * term for weight, term in zip(self.penalty_weights, terms, strict=True)], dim=1)
 
 
+def check_layers(layers: int) -> None:
+    """Raises where the main network has none."""
+    if layers < 1:
+        raise ValueError(f"the main network has one layer or more, not {layers}")
+
+
 def params(
     channels: int,
     hidden: int = 100,
@@ -122,6 +129,7 @@ def params(
     l1_weight: float = 5e-4,
 ) -> int:
     """Closed form of the parameter count."""
+    check_layers(layers)
     c, h, joints = channels, hidden, -(-channels // coordinates)
     reading = 3 * 4 * h * (c + h + 1)
     upper = (layers - 1) * 4 * h * (2 * h + 1)
@@ -140,6 +148,7 @@ def macs(
     l1_weight: float = 5e-4,
 ) -> int:
     """Multiply-accumulates of one forward pass."""
+    check_layers(layers)
     c, h, joints = shape.channels, hidden, -(-shape.channels // coordinates)
     lstms = 3 * 4 * h * (c + h) + (layers - 1) * 4 * h * 2 * h
     gates = (c + h) * h + h * joints + (c + h)

@@ -17,9 +17,10 @@ Defaults  patches P = 4, layers L = 3, T = 8 frames from the case; w = C/8 (pape
           T = 8; temporal feature 2048 = C)
 Differs   interpretation: no code of the authors is public. Chosen here: P and L; layer norm as the paper's normalisation layer
           (in the structural branch one for all frames); slope 0.01; phi without bias, one for each branch; structural widths
-          C -> w in the first layer; X W before G. The rows of A add up to 1, so D = 2I, and G is computed as (A + I)/2. Stripes
-          overlap by a row where P does not divide H (adaptive pooling). The global branch, a plain average, and the heads are
-          outside
+          C -> w in the first layer; X W before G. A: summaries of the paper give a softmax of phi^T phi; followed here are the
+          squares over their sum, as in the formula above. Either way the rows of A add up to 1, so D = 2I, and G is computed as
+          (A + I)/2. Stripes overlap by a row where P does not divide H (adaptive pooling). The global branch, a plain average,
+          and the heads are outside
 Survey    domain: spatial & temporal; g: patch graph from pairwise similarity; f: graph convolution, matmul; tasks: ReID;
           kind: soft; goal: I; stage: 4
 """
@@ -38,7 +39,7 @@ class STGCN(nn.Module):
 
     def __init__(self, channels: int, frames: int, patches: int = 4, layers: int = 3, width: int | None = None) -> None:
         super().__init__()
-        width = width or channels // 8
+        width = structural_width(channels, width)
         self.patches = patches
         self.temporal_phi = nn.Linear(channels, channels, bias=False)
         self.temporal = nn.ModuleList(nn.Linear(channels, channels, bias=False) for _ in range(layers))
@@ -84,9 +85,17 @@ class STGCN(nn.Module):
         return 0.5 * (edges + torch.eye(x.shape[1], device=x.device, dtype=x.dtype))
 
 
+def structural_width(channels: int, width: int | None) -> int:
+    """Channels of the structural branch: an eighth, where none are given."""
+    found = channels // 8 if width is None else width
+    if found < 1:
+        raise ValueError(f"the structural branch has one channel or more, not {found} ({channels} channels, width {width})")
+    return found
+
+
 def params(channels: int, frames: int, patches: int = 4, layers: int = 3, width: int | None = None) -> int:
     """Closed form of the parameter count."""
-    width = width or channels // 8
+    width = structural_width(channels, width)
     temporal = (1 + layers) * channels**2 + 2 * layers * channels
     weights = frames * (channels * width + (layers - 1) * width**2)
     return temporal + channels**2 + weights + 2 * layers * width
@@ -95,7 +104,7 @@ def params(channels: int, frames: int, patches: int = 4, layers: int = 3, width:
 def macs(shape: Shape, frames: int, patches: int = 4, layers: int = 3, width: int | None = None) -> int:
     """Multiply-accumulates of one forward pass."""
     channels, nodes = shape.channels, frames * patches
-    width = width or channels // 8
+    width = structural_width(channels, width)
     temporal = (1 + layers) * (nodes * channels**2 + nodes**2 * channels)
     structural = nodes * (channels**2 + channels * width + (layers - 1) * width**2)
     return shape.batch * (temporal + structural + nodes * patches * (channels + layers * width))

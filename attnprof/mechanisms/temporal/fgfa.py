@@ -38,6 +38,7 @@ class FGFA(nn.Module):
         super().__init__()
         if embedding not in ("conv", "bottleneck"):
             raise ValueError(f"embedding is conv or bottleneck, not {embedding}")
+        self.warp = warp
         half = channels // 2
         if embedding == "conv":
             self.embed = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1))
@@ -51,6 +52,8 @@ class FGFA(nn.Module):
             )
 
     def forward(self, x: Tensor, references: Tensor, flow: Tensor | None = None) -> Tensor:
+        if flow is not None and not self.warp:
+            raise ValueError(f"warp False takes references that are warped already, and no flow: one of {tuple(flow.shape)} is given")
         frames = references.flatten(0, 1)  # B*T C H W
         if flow is not None:
             frames = self.warped(frames, flow.flatten(0, 1))  # B*T C H W

@@ -7,7 +7,7 @@ Idea      Parallel dilated convolutions over time give each frame short-term con
 Formula   f'_t = [conv_r1(f)_t, ..., conv_rR(f)_t];  M = softmax(Q K^T), Q = relu(BN(W_q f')), K = relu(BN(W_k f'));
           f'' = W (M W_v f') + f';  y = mean_t f''_t
 Shapes    x: B T C -> y: B RD, frame features to clip feature
-Params    27*C**2 + 13*C + C//2
+Params    9*C**2 + 12*C*(i := 3*C//2) + 7*i + 3*C
           C*D + D of the embedding if there is one, 3RD^2 of DTP, 4EF + 7E + F of TSA with F = RD and E = F/2
 Cost      T*(3*R*D^2 + 4*E*F) + 2*T^2*E MACs per clip, a T x T map: nothing grows with the resolution
 Defaults  rates 1, 2, 4, so R = 3, kernels of 3 frames; reduction 2, E = F/2 (paper). The paper's frame feature has D = 128

@@ -39,7 +39,7 @@ class LocalAlignment(nn.Module):
         super().__init__()
         if boundary not in ("mask", "shift"):
             raise ValueError(f"boundary is 'mask' or 'shift', not '{boundary}'")
-        inner = embed or channels // 4
+        inner = embed_width(channels, embed)
         self.radius = radius
         self.boundary = boundary
         self.scale = inner**-0.5
@@ -89,15 +89,23 @@ class LocalAlignment(nn.Module):
                 yield F.pad(by_start, borders, mode="replicate")  # B . H W
 
 
+def embed_width(channels: int, embed: int | None) -> int:
+    """Channels of the two embeddings: a quarter, where none are given."""
+    width = channels // 4 if embed is None else embed
+    if width < 1:
+        raise ValueError(f"an embedding has one channel or more, not {width} ({channels} channels, embed {embed})")
+    return width
+
+
 def params(channels: int, radius: int = 3, embed: int | None = None, boundary: str = "mask") -> int:
     """Closed form of the parameter count."""
-    inner = embed or channels // 4
+    inner = embed_width(channels, embed)
     return 2 * (channels * inner + inner)
 
 
 def macs(shape: Shape, radius: int = 3, embed: int | None = None, boundary: str = "mask") -> int:
     """Multiply-accumulates of one forward pass."""
-    inner = embed or shape.channels // 4
+    inner = embed_width(shape.channels, embed)
     return shape.batch * 2 * shape.height * shape.width * shape.channels * inner
 
 

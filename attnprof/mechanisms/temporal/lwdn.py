@@ -44,6 +44,8 @@ class LWDN(nn.Module):
         update: bool = False,
     ) -> None:
         super().__init__()
+        if kernel % 2 == 0:
+            raise ValueError(f"the kernel's side must be odd, not {kernel}")
         self.kernel, self.correlation = kernel, correlation
         compared = (2 * correlation + 1) ** 2 if correlation else 2 * (low_channels or channels)
         last = nn.Conv2d(mid, 3 * kernel**2, 3, padding=1)

@@ -7,7 +7,7 @@ Idea      Each video predicts, for each channel, its own temporal kernel from th
 Formula   p = GAP(x);  V = sigmoid(conv_1(relu(BN(conv_k(p)))));  Theta_c = softmax(W2 relu(BN(W1 p_c)));
           y_c = Theta_c * (V_c x_c), a convolution over time with zero padding
 Shapes    x: B T C H W -> y: B T C H W
-Params    2*T**2 + 4*T + 2*T*k + (k + 1)*C**2//4 + C//2
+Params    2*T**2 + 4*T + 2*T*k + (k + 1)*C*(C//4) + 2*(C//4)
           alpha T^2 + 2 alpha T + alpha T k of the global branch, (k + 1) C^2/beta + 2C/beta of the local one
 Cost      k*N*T*C + (k + 1)*T*C^2/beta + C*(alpha T^2 + alpha T k) MACs per clip; the largest tensors have the size of x
 Defaults  kernel size k = 3, alpha = 2 (hidden units alpha T), beta = 4 (hidden channels C/beta) (section 3; official code);
@@ -32,6 +32,8 @@ class TAM(nn.Module):
 
     def __init__(self, channels: int, frames: int, kernel_size: int = 3, alpha: int = 2, beta: int = 4) -> None:
         super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"the kernel's size must be odd, not {kernel_size}")
         self.kernel_size = kernel_size
         hidden = channels // beta
         self.globally = nn.Sequential(
