@@ -14,8 +14,8 @@ Cost      N*(4*C*m + 27*m^2) + 9*m^2*(20^2 + 12^2) + 3*m^2*(H + W) MACs per imag
 Defaults  grids 20x20 and 12x12 (official code), C/4 channels inside (section 3)
 Differs   follows the official code: BN after every convolution, no biases, bilinear interpolation with aligned corners. The
           strips are broadcast over the map where the official code interpolates them, which gives the same map. On maps
-          smaller than a grid the cells of the grid repeat positions, as torch's adaptive pooling has it. One value per channel is
-          normalised in training as well, to BN's shift, and the running statistics stay as they are
+          smaller than a grid the cells of the grid repeat positions, as torch's adaptive pooling has it. One value per channel
+          is normalised in training as well, to BN's shift, and the running statistics stay as they are
 Survey    domain: channel & spatial; g: pooling on grids, horizontal and vertical global pooling, convolution; f: add; tasks:
           SSeg; kind: soft; goal: III; stage: 3 (no row in the survey)
 """

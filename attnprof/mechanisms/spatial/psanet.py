@@ -16,8 +16,8 @@ Differs   follows the official code: softmax over the contributing positions (it
           map is a linear layer over positions, the same function as a 1x1 convolution, so that the official kernel that
           re-orders maps into n x n weights is a strided view and its copy. The result is enlarged to the size of x, which is
           the official (h - 1)*s + 1 where s divides H - 1, the only sizes it takes. A map has the size for hw; at other
-          resolutions the official code cuts it, here the features are resampled to h x w. One value per channel is normalised in
-          training as well, to BN's shift, and the running statistics stay as they are
+          resolutions the official code cuts it, here the features are resampled to h x w. One value per channel is normalised
+          in training as well, to BN's shift, and the running statistics stay as they are
 Survey    domain: spatial; g: predict an attention map using a sub-network; f: collect, distribute; tasks: SSeg; kind: soft;
           goal: I, IV; stage: 3
 """
@@ -51,14 +51,10 @@ class PSANet(nn.Module):
         self.reduce_collect = nn.Sequential(nn.Conv2d(channels, mid, 1, bias=False), BatchNorm(mid), nn.ReLU(inplace=True))
         self.adapt_collect = nn.Sequential(nn.Conv2d(mid, mid, 1, bias=False), BatchNorm(mid), nn.ReLU(inplace=True))
         self.map_collect = nn.Linear(mid, offsets, bias=False)
-        self.reduce_distribute = nn.Sequential(
-            nn.Conv2d(channels, mid, 1, bias=False), BatchNorm(mid), nn.ReLU(inplace=True)
-        )
+        self.reduce_distribute = nn.Sequential(nn.Conv2d(channels, mid, 1, bias=False), BatchNorm(mid), nn.ReLU(inplace=True))
         self.adapt_distribute = nn.Sequential(nn.Conv2d(mid, mid, 1, bias=False), BatchNorm(mid), nn.ReLU(inplace=True))
         self.map_distribute = nn.Linear(mid, offsets, bias=False)
-        self.project = nn.Sequential(
-            nn.Conv2d(2 * mid, channels, 1, bias=False), BatchNorm(channels), nn.ReLU(inplace=True)
-        )
+        self.project = nn.Sequential(nn.Conv2d(2 * mid, channels, 1, bias=False), BatchNorm(channels), nn.ReLU(inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
         collect = self.reduce_collect(x)  # B M H W

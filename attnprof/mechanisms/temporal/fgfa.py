@@ -53,7 +53,7 @@ class FGFA(nn.Module):
 
     def forward(self, x: Tensor, references: Tensor, flow: Tensor | None = None) -> Tensor:
         if flow is not None and not self.warp:
-            raise ValueError(f"warp False takes references that are warped already, and no flow: one of {tuple(flow.shape)} is given")
+            raise ValueError(f"warp False takes references that are warped already, not a flow of {tuple(flow.shape)}")
         frames = references.flatten(0, 1)  # B*T C H W
         if flow is not None:
             frames = self.warped(frames, flow.flatten(0, 1))  # B*T C H W
