@@ -13,8 +13,8 @@ Defaults  window M = 7, C/32 heads (section 3.3), at least one; shift s = 0 (W-M
 Differs   the official code for detection and segmentation is followed in what it does with any size: zeros below and on the
           right up to whole windows, which take part as keys (their k and v are the biases), and the mask is made for the
           padded map in every call. The classification code takes whole windows only and shrinks the window to the map. Both
-          take tokens: here the map itself comes in and goes out. The bias table starts at 0, theirs with a narrow normal. LN, MLP,
-          residual and drop path are the host's
+          take tokens: here the map itself comes in and goes out. The bias table starts at 0, theirs with a narrow normal. LN,
+          MLP, residual and drop path are the host's
 Survey    domain: spatial; g: dot product between query and key in a window, relative position bias, softmax; f: matmul;
           tasks: Cls, Det, ISeg, SSeg; kind: soft; goal: I, VI, VII; stage: 4 (no row in the survey)
 """
