@@ -30,6 +30,12 @@ def format_count(value: float) -> str:
     return f"{_digits(value / scale, 4)} {prefix}"
 
 
+def with_word(value: float, word: str) -> str:
+    """8269080832, 'MACs' -> '8.269 GMACs'; 192 -> '192 MACs'."""
+    text = format_count(value)
+    return f"{text} {word}" if text[-1].isdigit() else text + word
+
+
 def format_seconds(value: float) -> str:
     """0.01234 -> '12.3 ms'."""
     for unit, scale in _SECONDS:

@@ -204,7 +204,7 @@ def test_every_name_resolves_bare_and_with_its_family(call: Call) -> None:
 def test_show_counts_where_it_is_asked_to(call: Call) -> None:
     plain = call("show", "ccnet", "--json").json
     assert "params" not in plain
-    assert "C*C" in plain["params_formula"]
+    assert "(C + 1)" in plain["params_formula"]
     assert call("show", "ccnet", "--channels", "512", "--json").json["params"] == 328_321
     shown = call("show", "ccnet[recurrence=1]", "--hw", "97x97", "--json").json
     assert shown["params"] == 328_321

@@ -43,7 +43,7 @@ AXIS = {
 @st.composite
 def specs(draw: st.DrawFn) -> Spec:
     """A small Spec in which any axis may vary; labels are unique."""
-    labels = draw(st.lists(st.sampled_from(["nonlocal", "ccnet", "se", "mine"]), min_size=1, max_size=3, unique=True))
+    labels = draw(st.lists(st.sampled_from(["alpha", "beta", "gamma", "mine"]), min_size=1, max_size=3, unique=True))
     entries = tuple(Entry(f"spatial/{label}", label, draw(ARGUMENTS)) for label in labels)
     varied = draw(st.sets(st.sampled_from(sorted(AXIS)), max_size=5))
     fixed: dict[str, Any] = {"channels": (8,), "hw": ((3, 4),)}
@@ -130,8 +130,25 @@ def test_sizes_of_its_own_come_after_those_of_the_spec() -> None:
         ("1x8x2x2", "nonlocal"),
         ("1x8x5x5", "nonlocal"),
         ("1x16x5x5", "nonlocal"),
-        ("1x2x4x3x3", "cam"),
+        ("1x4x3x3", "cam"),
     ]
+
+
+def test_frames_are_for_what_takes_frames() -> None:
+    spec = parse_text(
+        "input: {channels: 8, hw: 3, frames: [2, 4]}\nmodes: inference\n"
+        "mechanisms: [nonlocal, nonlocal3d, fgfa, {import: 'mine:Mine'}]\n",
+        "x",
+    )
+    assert [(case.shape.text(), case.label) for case in plan.expand(spec, "none")] == [
+        ("1x2x8x3x3", "nonlocal3d"),
+        ("1x2x8x3x3", "fgfa"),
+        ("1x4x8x3x3", "nonlocal3d"),
+        ("1x4x8x3x3", "fgfa"),
+        ("1x8x3x3", "nonlocal"),
+        ("1x8x3x3", "Mine"),
+    ]
+    assert math.prod(axes(spec).values()) == 6
 
 
 def test_a_label_names_only_the_axes_that_vary() -> None:

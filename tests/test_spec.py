@@ -673,9 +673,9 @@ def test_a_list_of_inputs_and_sizes_of_its_own() -> None:
     stages = (spec.Input((256,), ((56, 56),)), spec.Input((512, 1024), ((28, 28), (14, 14))))
     assert parsed.inputs == stages
     assert spec.inputs_of(parsed, parsed.entries[0]) == stages
-    assert spec.inputs_of(parsed, parsed.entries[1]) == (spec.Input((64,), ((7, 7),), (1,), (8, 16)),)
+    assert spec.inputs_of(parsed, parsed.entries[1]) == (spec.Input((64,), ((7, 7),), (1,), (1,)),)  # an image
     assert [given.channels for given in spec.inputs_of(parsed, parsed.entries[2])] == [(3,), (3,)]
-    assert math.prod(spec.axes(parsed).values()) == (5 + 2 + 3) * 2
+    assert math.prod(spec.axes(parsed).values()) == (5 + 1 + 3) * 2
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,8 @@ _ALIASES = {"KP": "KD", "Dec": "Det", "Seg": "SSeg"}  # the survey's tables agai
 
 def _has(row: tuple[str, str, str, str, survey.Survey], key: str, word: str) -> bool:
     word = _ALIASES.get(word, word)
+    if key == "family":
+        word = word.replace(" and ", "_").replace(" & ", "_")
     return word.strip("()").casefold() in [value.casefold() for value in _values(row, key)]
 
 
@@ -98,9 +100,11 @@ def _numbers(qualified: str, args: dict[str, Any], channels: int | None, hw: str
     assert mechanism.params is not None
     full = mechanisms.complete_args(mechanism, shape, args)
     try:
-        found: dict[str, Any] = {"params": mechanism.params(shape.channels, **full)}
+        count = mechanism.params(shape.channels, **full)
     except (ValueError, ArithmeticError, LookupError) as error:
         raise UsageError(f"{qualified} cannot be had at {shape.channels} channels with these arguments: {error}.") from error
+    found: dict[str, Any] = {"shape": shape.text()} if hw or full != args else {}
+    found["params"] = count
     if hw:
         from attnprof.cli.tracing import counts_here
 
@@ -111,11 +115,14 @@ def _numbers(qualified: str, args: dict[str, Any], channels: int | None, hw: str
 
 
 def _text(key: str, value: Any) -> str:
-    from attnprof.units import format_bytes, format_count
+    from attnprof.units import format_bytes, with_word
 
     if isinstance(value, dict):
         peak = format_bytes(value["peak_bytes"])
-        return f"{format_count(value['macs'])}MACs, {format_count(value['flops'])}FLOPs, peak memory {peak}"
+        macs, flops = (with_word(value[key], word) for key, word in (("macs", "MACs"), ("flops", "FLOPs")))
+        return f"{macs}, {flops}, peak memory {peak}"
+    if isinstance(value, str):
+        return value
     return f"{value:,}"
 
 

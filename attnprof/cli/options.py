@@ -30,13 +30,14 @@ class Seconds(click.FloatRange):
 
 
 VIDEO_FRAMES = 8
-_VIDEO = ("temporal", "spatial_temporal")  # families
 
 
-def frames_of(given: int | None, mechanisms: Sequence[str]) -> int:
-    """--frames, or what stands for it: 8 where a mechanism ('family/name') is of a video family, 1 otherwise."""
-    video = any(name.partition("/")[0] in _VIDEO for name in mechanisms)
-    return given or (VIDEO_FRAMES if video else 1)
+def frames_of(given: int | None, names: Sequence[str]) -> int:
+    """--frames, or what stands for it: 8 where a catalogue mechanism takes frames, 1 otherwise."""
+    from attnprof import mechanisms
+
+    video = any(mechanisms.uses_frames(name) for name in names if ":" not in name)
+    return (given or VIDEO_FRAMES) if video else 1
 
 
 def shape_options(command: F) -> F:

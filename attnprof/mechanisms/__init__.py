@@ -114,6 +114,16 @@ def describe(name: str) -> Entry:
     )
 
 
+@cache
+def uses_frames(name: str) -> bool:
+    """Whether the frames T of a shape mean anything to a mechanism, by its source text: an image mechanism takes one image."""
+    qualified = resolve(name)
+    tree = ast.parse((_ROOT / f"{qualified}.py").read_text(encoding="utf-8"))
+    if _declared(tree, "layout").startswith("BT") or any(each.name == "frames" for each in _build_arguments(tree)):
+        return True
+    return any(isinstance(node, ast.Attribute) and node.attr == "frames" for node in ast.walk(tree))
+
+
 def _headings(docstring: str) -> dict[str, str]:
     """{'Paper': text, ...}: a heading stands at the start of a line, its continuation lines are indented."""
     found: dict[str, str] = {}

@@ -8,6 +8,7 @@ from attnprof.report.table import Report, Table, visible
 from attnprof.report.text import WIDTH, clean, clip, fit, grid, width, wrap
 
 _LABEL_ROOM = 26
+_WIDE_LABEL_ROOM = 40
 _GAP = 2
 
 
@@ -48,7 +49,10 @@ def _text(table: Table, column: int) -> list[str]:
 
 
 def _label_room(table: Table) -> int:
-    return fit([_text(table, 0)], [_LABEL_ROOM])[0]
+    labels = _text(table, 0)
+    short = {clip(label, _LABEL_ROOM) for label in labels}
+    room = _LABEL_ROOM if len(short) == len(set(labels)) else _WIDE_LABEL_ROOM  # labels that would read alike
+    return fit([labels], [room])[0]
 
 
 def _panels(table: Table) -> list[list[int]]:

@@ -40,7 +40,7 @@ def render(record: Record, top: int = 15) -> str:
 
 def _summary(counts: Counts) -> list[str]:
     numbers = (
-        f"{counts.params:,} parameters, {units.format_count(counts.macs)}MACs, {units.format_count(counts.flops)}FLOPs,"
+        f"{counts.params:,} parameters, {units.with_word(counts.macs, 'MACs')}, {units.with_word(counts.flops, 'FLOPs')},"
         f" {units.format_bytes(counts.bytes_moved)} moved, peak {units.format_bytes(counts.peak_bytes)} above"
         f" {units.format_bytes(counts.resident_bytes)} of parameters, buffers and inputs;"
         f" activations {units.format_bytes(counts.activation_bytes)}."

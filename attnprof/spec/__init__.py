@@ -209,8 +209,23 @@ def variants(entry: Entry) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def inputs_of(spec: Spec, entry: Entry) -> tuple[Input, ...]:
-    """The inputs of one entry: the spec's, with the axes that the entry has of its own put in their place; no two alike."""
-    return tuple(dict.fromkeys(dataclasses.replace(given, **entry.input) for given in spec.inputs))
+    """The inputs of one entry: the spec's, with the axes that the entry has of its own put in their place; no two alike.
+
+    Frames stay 1 for what takes images: an image mechanism, and an imported class.
+    """
+    inputs = [dataclasses.replace(given, **entry.input) for given in spec.inputs]
+    if any(given.frames != (1,) for given in inputs) and not _uses_frames(entry):
+        inputs = [dataclasses.replace(given, frames=(1,)) for given in inputs]
+    return tuple(dict.fromkeys(inputs))
+
+
+def _uses_frames(entry: Entry) -> bool:
+    from attnprof import mechanisms
+
+    try:
+        return not entry.imported and mechanisms.uses_frames(entry.mechanism)
+    except UsageError:
+        return True  # no name of the catalogue: said elsewhere
 
 
 def axes(spec: Spec) -> dict[str, int]:
@@ -220,7 +235,8 @@ def axes(spec: Spec) -> dict[str, int]:
     """
     rest = {name: len(getattr(spec, name)) for name in _REST}
     counts = [math.prod(len(values) for values in entry.args.values()) for entry in spec.entries]
-    if len(spec.inputs) == 1 and not any(entry.input for entry in spec.entries):
+    plain = len(spec.inputs) == 1 and all(inputs_of(spec, entry) == spec.inputs for entry in spec.entries)
+    if plain:
         sizes = {name: len(getattr(spec.inputs[0], name)) for name in _SIZES}
         return sizes | rest | {"mechanisms": sum(counts)}
     shapes = [

@@ -76,7 +76,7 @@ MECHANISM = Mechanism(
     build=FlowWarp,
     params=params,
     macs=macs,
-    natural=Shape(1, 1024, 38, 63, 2),
+    natural=Shape(1, 1024, 38, 63),
     rows={"alignment": ("exact", "shifted")},
     inputs=inputs,
 )

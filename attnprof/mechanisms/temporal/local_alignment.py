@@ -1,6 +1,6 @@
 """Local alignment, attention over a neighbourhood in place of a warp.
 
-Paper     no paper: a known idea for aligning video features without optical flow. Nearest: Guo, Fan, Gu, Zhang, Xiang, Prinet,
+Paper     none: a known idea for aligning video features without optical flow. Nearest: Guo, Fan, Gu, Zhang, Xiang, Prinet,
           Pan, "Progressive Sparse Local Attention for Video Object Detection", ICCV 2019, arXiv:1903.09126; the shifted window
           is that of Hassani, Walton, Li, Li, Shi, "Neighborhood Attention Transformer", CVPR 2023, arXiv:2204.07143
 Idea      Motion between near frames is short: each position of the current frame looks in a window of the reference frame for

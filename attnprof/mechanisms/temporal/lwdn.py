@@ -140,6 +140,6 @@ MECHANISM = Mechanism(
     build=LWDN,
     params=params,
     macs=macs,
-    natural=Shape(1, 1024, 38, 63, 2),
+    natural=Shape(1, 1024, 38, 63),
     inputs=inputs,
 )
