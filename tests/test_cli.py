@@ -812,3 +812,37 @@ def _no_server_stays() -> Iterator[None]:
     from attnprof.execute import child
 
     child.close_server()
+
+
+def test_frames_are_for_clips_and_clips_are_not_compared_with_images(call: Call) -> None:
+    refused = call("compare", "se", "eca", "--hw", "7x7", "--frames", "8", "--device", "none")
+    assert refused.code == 2
+    assert "take single images" in refused.err
+    other = call("compare", "fgfa", "se", "--hw", "7x7", "--channels", "32", "--device", "none")
+    assert other.code == 3
+    assert "fgfa looks over 8 frames and se takes one image" in other.err
+    assert call("compare", "fgfa", "se", "--hw", "7x7", "--channels", "32", "--frames", "1", "--device", "none").code == 0
+    both = call("compare", "fgfa", "se", "--hw", "7x7", "--channels", "32", "--force", "--device", "none").out
+    assert "7x7, 32 channels, 8 frames, batch 1" in both
+    assert "7x7, 32 channels, batch 1" in both
+
+
+def test_show_says_at_which_shape_it_counted(call: Call) -> None:
+    assert "1x512x65x65" in call("show", "rga", "--channels", "512").out
+    assert "1x1x60x60" in call("show", "ram", "--channels", "1", "--hw", "60x60").out
+    assert "1x4x64x7x7" in call("show", "tam", "--channels", "64", "--hw", "7x7", "--frames", "4").out
+    assert call("show", "san_pairwise", "--channels", "48").code == 2
+
+
+def test_list_filters_by_the_words_of_the_survey(call: Call) -> None:
+    found = json.loads(call("list", "--task", "SSeg", "--kind", "soft", "--goal", "IV", "--family", "spatial", "--json").out)
+    assert {row["name"] for row in found["mechanisms"]} >= {"psanet", "ccnet"}
+    for row in found["mechanisms"]:
+        assert "SSeg" in row["survey"]["tasks"]
+        assert "IV" in row["survey"]["goals"]
+    assert "scnet" in call("list", "--task", "KP").out
+    assert call("list", "--family", "channel and spatial").out == call("list", "--family", "channel_spatial").out
+    wrong = call("list", "--task", "Segmentation")
+    assert wrong.code == 2
+    assert "SSeg" in wrong.err
+    assert call("list", "--family", "branch", "--kind", "hard").code == 3

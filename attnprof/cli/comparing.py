@@ -43,6 +43,7 @@ def compare_command(names: tuple[str, ...], **options: Any) -> int:
     cases = _cases(names, options)
     if not options["force"]:
         _refuse_other_layouts(cases)
+        _refuse_other_frames(cases)
     records = _trace_here(cases) if _in_process(cases) else _run(cases, options)
     if any(record.memory is not None for record in records):
         shown = (*shown, "measured_memory")
@@ -112,6 +113,19 @@ def _refuse_other_layouts(cases: Sequence[Case]) -> None:
             raise NothingSelectedError(
                 f"{first[0]} takes {first[1]} tensors and {label} takes {layout}: their costs are not those of one job. "
                 "Use --force to compare all the same."
+            )
+
+
+def _refuse_other_frames(cases: Sequence[Case]) -> None:
+    """A clip and an image are not one job."""
+    frames = {case.label: case.shape.frames for case in cases}
+    label, first = next(iter(frames.items()))
+    for other, count in frames.items():
+        if count != first:
+            clip, image = (label, other) if first > count else (other, label)
+            raise NothingSelectedError(
+                f"{clip} looks over {max(first, count)} frames and {image} takes one image: their costs are not those of one "
+                "job. Use --force to see both all the same, without ratios; --frames 1 puts them at one frame."
             )
 
 

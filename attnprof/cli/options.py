@@ -33,10 +33,15 @@ VIDEO_FRAMES = 8
 
 
 def frames_of(given: int | None, names: Sequence[str]) -> int:
-    """--frames, or what stands for it: 8 where a catalogue mechanism takes frames, 1 otherwise."""
+    """--frames, or what stands for it: 8 where a catalogue mechanism takes frames, 1 otherwise.
+
+    Raises UsageError for frames that nothing here takes.
+    """
     from attnprof import mechanisms
 
     video = any(mechanisms.uses_frames(name) for name in names if ":" not in name)
+    if not video and (given or 1) > 1:
+        raise UsageError(f"--frames {given}: {', '.join(names)} {'takes' if len(names) == 1 else 'take'} single images.")
     return (given or VIDEO_FRAMES) if video else 1
 
 
