@@ -584,10 +584,17 @@ def test_a_damaged_store_is_refused_and_kept(call: Call, tiny: Path, out: Path) 
     assert path.read_text() == damaged
 
 
+def hear_interrupts() -> None:
+    """For a child: what is started in the background of a script ignores SIGINT, and its children with it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupted_run_goes_on_with_resume(call: Call, tiny: Path) -> None:
     command = [sys.executable, "-m", "attnprof", "run", "tiny.yaml", "--device", "cpu", "--out", "out"]
     command += ["--set", "measure.budget_s=1.5"]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tiny.parent)
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tiny.parent, preexec_fn=hear_interrupts
+    )
     path = tiny.parent / "out" / "tiny.jsonl"
     while not path.exists() or path.read_text().count("\n") < 3:  # the run, and the two cases of the first block
         assert child.poll() is None

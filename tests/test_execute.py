@@ -222,9 +222,16 @@ except KeyboardInterrupt:
 """
 
 
+def hear_interrupts() -> None:
+    """For a child: what is started in the background of a script ignores SIGINT, and its children with it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupt_leaves_no_process_behind(number: signal.Signals) -> None:
-    parent = subprocess.Popen([sys.executable, "-c", _INTERRUPTED, FAULTY], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", _INTERRUPTED, FAULTY], stdout=subprocess.PIPE, text=True, preexec_fn=hear_interrupts
+    )
     assert parent.stdout is not None
     assert parent.stdout.readline() == "Good ok True\n"
     family = _wait_for_grandchild(parent.pid)
