@@ -593,7 +593,12 @@ def test_an_interrupted_run_goes_on_with_resume(call: Call, tiny: Path) -> None:
     command = [sys.executable, "-m", "attnprof", "run", "tiny.yaml", "--device", "cpu", "--out", "out"]
     command += ["--set", "measure.budget_s=1.5"]
     child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tiny.parent, preexec_fn=hear_interrupts
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tiny.parent,
+        preexec_fn=hear_interrupts,  # noqa: PLW1509
     )
     path = tiny.parent / "out" / "tiny.jsonl"
     while not path.exists() or path.read_text().count("\n") < 3:  # the run, and the two cases of the first block

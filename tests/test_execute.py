@@ -230,7 +230,10 @@ def hear_interrupts() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupt_leaves_no_process_behind(number: signal.Signals) -> None:
     parent = subprocess.Popen(
-        [sys.executable, "-c", _INTERRUPTED, FAULTY], stdout=subprocess.PIPE, text=True, preexec_fn=hear_interrupts
+        [sys.executable, "-c", _INTERRUPTED, FAULTY],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_interrupts,  # noqa: PLW1509
     )
     assert parent.stdout is not None
     assert parent.stdout.readline() == "Good ok True\n"
