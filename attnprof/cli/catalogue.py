@@ -25,7 +25,8 @@ def list_command(as_json: bool, **wanted: str | None) -> None:
     for family, members in mechanisms.names().items():
         for name in members:
             title, headings = mechanisms.headings_of(f"{family}/{name}")
-            rows.append((family, name, title, headings["Paper"], survey.read(headings["Survey"])))
+            paper = " ".join(headings["Paper"].split())
+            rows.append((family, name, title, paper, survey.read(headings["Survey"])))
     chosen = [row for row in rows if all(word is None or _has(row, key, word) for key, word in wanted.items())]
     for key, word in wanted.items():
         if word is not None and not any(_has(row, key, word) for row in rows):
