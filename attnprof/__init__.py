@@ -68,6 +68,6 @@ def register_cost(
     `flops` is everything, 2 * macs included, and is 2 * macs where it is not given; without `bytes` the op counts as reading
     its inputs and writing its outputs once.
     """
-    from attnprof.profiling import flops as table
+    from attnprof.profiling.counting import flops as table
 
     table.register_cost(op, macs=macs, flops=flops, bytes=bytes)

@@ -20,7 +20,7 @@ def by_name(name: str, shape: Any, device: str, mode: str, dtype: str, budget_s:
     entry = spec.make_entry(name, args)
     case = Case(entry.mechanism, entry.label, args, _shape(shape), dtype, mode, "none", settings={"sdpa": "auto"})
     if device == "none":
-        from attnprof.profiling.trace import trace_case
+        from attnprof.profiling.counting.trace import trace_case
 
         return Record(case, counts=trace_case(case))
     import dataclasses
@@ -36,7 +36,7 @@ def by_module(module: Any, inputs: Any, device: str, mode: str, dtype: str, args
     """A module that is there: traced in this process. Measuring wants a child, and so an import path."""
     from torch import nn
 
-    from attnprof.profiling.trace import trace_module
+    from attnprof.profiling.counting.trace import trace_module
 
     _check(mode, dtype)
     kind = type(module)

@@ -148,7 +148,7 @@ class OpCost:
 
 @dataclass(frozen=True)
 class Counts:
-    """Traced numbers: exact, the same on every machine. Units and conventions: `attnprof/profiling/flops.py`, `memory.py`."""
+    """Traced numbers: exact, the same on every machine. Conventions: `profiling/counting/flops.py`, `lifetimes.py`."""
 
     params: int
     macs: int

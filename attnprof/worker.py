@@ -27,9 +27,9 @@ import torch
 from attnprof import mechanisms
 from attnprof.errors import AttnprofError, UntraceableError
 from attnprof.execute.board import Board, attach
-from attnprof.profiling import device, gpu, measure, peak
-from attnprof.profiling.prepare import InvalidOutputError, UnsupportedError
-from attnprof.profiling.window import Member
+from attnprof.profiling.measuring import device, gpu, measure, peak
+from attnprof.profiling.measuring.prepare import InvalidOutputError, UnsupportedError
+from attnprof.profiling.measuring.window import Member
 from attnprof.records import Case, case_from_json, to_json
 
 Say = Callable[[dict[str, Any]], None]

@@ -86,7 +86,7 @@ def runner(tool: str, name: str, sizes: Sizes) -> Callable[[], int]:
     import torch
 
     from attnprof import mechanisms
-    from attnprof.profiling.trace import trace_module
+    from attnprof.profiling.counting.trace import trace_module
     from attnprof.records import Shape
 
     torch.set_num_threads(1)

@@ -14,7 +14,7 @@ from typing import Any
 
 from attnprof import mechanisms
 from attnprof.mechanisms import survey
-from attnprof.profiling.trace import trace_case
+from attnprof.profiling.counting.trace import trace_case
 from attnprof.records import MODES, Case, Mechanism, Shape
 from attnprof.report.catalogue import short_paper
 from attnprof.spec import Entry, variants

@@ -163,7 +163,7 @@ def count(case: Case) -> Counts:
 
 def run_on_data(case: Case) -> Counts:
     """A tracer that runs the module, so that its faults meet the tracing phase."""
-    from attnprof.profiling.prepare import backward, conditions, forward, prepare
+    from attnprof.profiling.measuring.prepare import backward, conditions, forward, prepare
 
     if case.settings.get("sdpa") == "math":
         raise UntraceableError("it reads values")

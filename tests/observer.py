@@ -7,7 +7,7 @@ For every mechanism and both modes, in a child process of its own:
 1. the trace with kernel target 'cpu': its peak, and for each op the bytes alive before it (`Recorder`);
 2. the module run for real, without a dispatch mode, after a warm-up pass, under torch's profiler: the running sum of the
    allocator's events from the start of the pass. Training: forward, then backward from a dense gradient allocated inside the
-   pass, gradients None before, everything the caller holds kept to the end, as in `attnprof/profiling/trace.py`;
+   pass, gradients None before, everything the caller holds kept to the end, as in `attnprof/profiling/counting/trace.py`;
 3. each distinct op of the trace (overload, sizes, strides, dtypes, other arguments) once alone under the profiler: its own
    peak, outputs included. The peak to be expected of the allocator is the largest (bytes alive before the op + its own peak).
 
@@ -34,8 +34,9 @@ from torch import Tensor, nn
 from torch._C._profiler import _EventType
 
 from attnprof import mechanisms
-from attnprof.profiling import instantiate, trace
-from attnprof.profiling.tracer import Tracer, tensors_of
+from attnprof.profiling import instantiate
+from attnprof.profiling.counting import trace
+from attnprof.profiling.counting.tracer import Tracer, tensors_of
 from attnprof.records import MODES, Mechanism, Shape
 
 _MEMORY_SHARE = 0.5  # of what the machine has free: a row predicted above that is not run
@@ -350,7 +351,7 @@ def _caller_peak(recorder: Recorder) -> int:
     ledger, live, best = recorder.ledger, 0, 0
     for event in ledger.events:
         live += ledger.sizes[event] if event > 0 else -ledger.sizes[-event]
-        if event > 0 and ledger.makers[event][0] == _HELD_BY_CALLER:
+        if event > 0 and ledger.makers[event].op == _HELD_BY_CALLER:
             best = max(best, live)
     return best
 
@@ -368,7 +369,7 @@ def observe_row(name: str, mode: str, shape: Shape) -> Row:
     if counts.peak_bytes + counts.resident_bytes > _MEMORY_SHARE * free:
         return Row(name, mode, counts.peak_bytes, note=f"not run: {counts.peak_bytes} bytes predicted")
     recorder = record(module, mechanism, shape, mode)
-    assert recorder.ledger.peak()[0] == counts.peak_bytes, "the recorder's trace is not the tracer's"
+    assert recorder.ledger.lifetimes().peak()[0] == counts.peak_bytes, "the recorder's trace is not the tracer's"
     inputs = [instantiate.real_input(spec, torch.float32) for spec in specs]
     inputs = [tensor.requires_grad_(training and tensor.is_floating_point()) for tensor in inputs]
     allocator, seen_in, numbers = observe(module, inputs, mechanism.objective, training)
@@ -401,7 +402,7 @@ def row_in_child(name: str, mode: str, shape: Shape | None) -> Row:
     `shape` None: the mechanism's natural one.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "attnprof.profiling.trace"])
+    context.set_forkserver_preload(["torch", "attnprof.profiling.counting.trace"])
     here, there = context.Pipe(duplex=False)
     child = context.Process(target=_serve, args=(there, name, mode, shape))
     child.start()

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from attnprof.errors import UsageError
-from attnprof.profiling import attention
-from attnprof.profiling.trace import count_real, trace_module
+from attnprof.profiling.counting import attention
+from attnprof.profiling.counting.trace import count_real, trace_module
 from attnprof.records import MODES, TensorSpec
 from tests.test_trace import numbers, real_and_traced
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from attnprof.errors import UsageError
-from attnprof.profiling import flops
-from attnprof.profiling.table import FOREACH, RULES
+from attnprof.profiling.counting import flops
+from attnprof.profiling.counting.table import FOREACH, RULES
 
 aten = torch.ops.aten
 REVIEWED = "2.13"  # the version of torch whose op list was gone through

@@ -13,8 +13,8 @@ import torch
 
 from attnprof import stats
 from attnprof.execute import Options, run_cases
-from attnprof.profiling import device, measure, peak, prepare
-from attnprof.profiling.window import Member
+from attnprof.profiling.measuring import device, measure, peak, prepare
+from attnprof.profiling.measuring.window import Member
 from attnprof.records import NOT_MEASURED_BUDGET, Case, Record, Shape
 
 FAULTY = str(Path(__file__).parent / "faulty.py")

@@ -15,7 +15,7 @@ import torch
 
 from attnprof import mechanisms
 from attnprof.mechanisms import survey
-from attnprof.profiling.tracer import Tracer
+from attnprof.profiling.counting.tracer import Tracer
 from attnprof.records import MODES, Mechanism, Shape
 from tests import observer
 from tests.catalogue import (

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from attnprof.profiling import outputs
-from attnprof.profiling.trace import trace_module
+from attnprof.profiling.counting import outputs
+from attnprof.profiling.counting.trace import trace_module
 from attnprof.records import TensorSpec
 
 aten = torch.ops.aten

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnprof.profiling.trace import trace_module
+from attnprof.profiling.counting.trace import trace_module
 from attnprof.records import Counts, TensorSpec
 from tests.peers import PEERS
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import attnprof
 from attnprof.errors import UsageError
-from attnprof.profiling import flops
+from attnprof.profiling.counting import flops
 from attnprof.records import Counts, Record, Shape, TensorSpec, record_from_json, to_json
 
 C, N = 16, 9 * 7

@@ -477,7 +477,7 @@ def test_ledgers_sources_and_warnings_become_notes() -> None:
 
 
 def test_the_unsteady_warning_is_the_one_that_measuring_gives() -> None:
-    source = GOLDEN.parent.parent / "attnprof" / "profiling" / "measure.py"
+    source = GOLDEN.parent.parent / "attnprof" / "profiling" / "measuring" / "measure.py"
     assert f'"{notes.UNSTEADY}"' in source.read_text(encoding="utf-8")
 
 

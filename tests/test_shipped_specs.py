@@ -7,7 +7,7 @@ import math
 import pytest
 
 from attnprof import mechanisms, plan
-from attnprof.profiling.trace import trace_case
+from attnprof.profiling.counting.trace import trace_case
 from attnprof.records import Case
 from attnprof.spec import Spec, parse_file
 from tests.catalogue import NAMES

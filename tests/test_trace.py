@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from attnprof import mechanisms
 from attnprof.errors import UntraceableError
-from attnprof.profiling.trace import count_real, trace_case, trace_module
+from attnprof.profiling.counting.trace import count_real, trace_case, trace_module
 from attnprof.records import MODES, Case, Counts, Shape, TensorSpec
 from tests.catalogue import NAMES, make_inputs, shape_like, small_shape, variants
 from tests.observer import observe
@@ -315,7 +315,7 @@ def test_a_trace_imports_neither_dynamo_nor_sympy() -> None:
     """What makes the first trace fast. `_should_skip_dynamo` is private to torch: if it changes, this tells."""
     code = """
         import sys
-        from attnprof.profiling.trace import trace_case
+        from attnprof.profiling.counting.trace import trace_case
         from attnprof.records import Case, Shape
         for name in ("nonlocal", "ccnet", "pam", "mhsa", "se"):
             family = "channel" if name == "se" else "spatial"

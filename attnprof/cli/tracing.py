@@ -12,7 +12,7 @@ def trace_here(case: Case) -> Record:
         from attnprof.execute import run_cases
 
         return next(iter(run_cases([case])))
-    from attnprof.profiling.trace import trace_case
+    from attnprof.profiling.counting.trace import trace_case
 
     try:
         return Record(case, counts=trace_case(case))

@@ -16,7 +16,7 @@ from attnprof.execute.child import Ending, converse
 from attnprof.execute.options import Listener, Options, Progress
 from attnprof.execute.predict import MEMORY_SHARE, Predictor, Rates, block_overhead_s, choose, needed_bytes, split_by_memory
 from attnprof.execute.tracing import child_memory, ended
-from attnprof.profiling.device import cache_bytes
+from attnprof.profiling.measuring.device import cache_bytes
 from attnprof.records import NOT_MEASURED_BUDGET, NOT_MEASURED_MEMORY, Memory, Record, timing_from_json, to_json
 
 _OVERDUE_S = 2.0  # a child that is so late with its own deadline is stuck in one pass

@@ -28,7 +28,7 @@ class Options:
     first: str | None = None
     memory_bytes: int | None = None
     start: str = "auto"
-    tracer: str = "attnprof.profiling.trace:trace_case"
+    tracer: str = "attnprof.profiling.counting.trace:trace_case"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from attnprof.errors import UsageError
 from attnprof.execute.blocks import measure_all, probe
 from attnprof.execute.options import Listener, Options
 from attnprof.execute.tracing import trace_all
-from attnprof.profiling import device as devices
+from attnprof.profiling.measuring import device as devices
 from attnprof.records import Case, Record
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from attnprof.errors import AttnprofError
 from attnprof.execute.child import Ending, converse, last_lines
 from attnprof.execute.options import Listener, Options, Progress
-from attnprof.profiling.device import available_bytes
+from attnprof.profiling.measuring.device import available_bytes
 from attnprof.profiling.provenance import PROVENANCE, provenance
 from attnprof.records import Case, Record, counts_from_json, to_json
 

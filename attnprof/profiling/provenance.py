@@ -27,7 +27,7 @@ def provenance(case: Case) -> dict[str, str]:
         "torch": _version("torch"),
         "python": platform.python_version(),
         "source": source_hash(case.mechanism, case.host),
-        "counting": _counting_hash(),
+        "counting": counting_hash(),
     }
 
 
@@ -40,8 +40,10 @@ def _version(package: str) -> str:
 
 
 @cache
-def _counting_hash() -> str:
-    return _hash(sorted((_PACKAGE / "profiling").rglob("*.py")))
+def counting_hash() -> str:
+    """Hash of the code that counts."""
+    profiling = _PACKAGE / "profiling"
+    return _hash([*sorted((profiling / "counting").rglob("*.py")), profiling / "instantiate.py"])
 
 
 def source_hash(mechanism: str, host: str | None = None) -> str:

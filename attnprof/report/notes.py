@@ -42,7 +42,7 @@ _ENVIRONMENT = {
     "attnprof": "attnprof",
 }
 _NESTED = ("provenance", "flags")
-# profiling/measure.py warns in these words where Timing.warmup_converged is False; the note says it.
+# profiling/measuring/measure.py warns in these words where Timing.warmup_converged is False; the note says it.
 UNSTEADY = "the warm-up did not reach a steady state"
 _MOST_NAMED = 6
 _NAMED_OF_MANY = 3

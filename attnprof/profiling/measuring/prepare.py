@@ -19,8 +19,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attnprof import mechanisms
 from attnprof.errors import AttnprofError
-from attnprof.profiling import device as devices
 from attnprof.profiling import instantiate
+from attnprof.profiling.measuring import device as devices
 from attnprof.records import Case, TensorSpec
 
 _KNOWN: Mapping[str, tuple[Any, ...]] = {

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from attnprof import stats
-from attnprof.profiling import device as devices
-from attnprof.profiling.prepare import InvalidOutputError, Prepared, backward, forward, not_finite, reset
+from attnprof.profiling.measuring import device as devices
+from attnprof.profiling.measuring.prepare import InvalidOutputError, Prepared, backward, forward, not_finite, reset
 from attnprof.records import Case
 
 _SHORT_S = 100e-6  # a CUDA pass below this is launched behind a sleep

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil, log2, prod
 from typing import Any
 
-from attnprof.profiling.formulas import NOTHING, Args, Cost, Kwargs, Rule, argument, first
+from attnprof.profiling.counting.formulas import NOTHING, Args, Cost, Kwargs, Rule, argument, first
 
 # Linear algebra of n x n or m x n matrices: textbook leading terms (Golub, Van Loan), all in flops, no macs ----------------
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnprof.profiling.outputs.layout import (
+from attnprof.profiling.counting.outputs.layout import (
     Maker,
     channels_last_strides,
     contiguous_strides,

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from attnprof.profiling.outputs.layout import Maker, channels_last_strides, empty, is_channels_last, preserved_strides
+from attnprof.profiling.counting.outputs.layout import Maker, channels_last_strides, empty, is_channels_last, preserved_strides
 
 
 def clone(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from attnprof.errors import UsageError
-from attnprof.profiling import gpu
+from attnprof.profiling.measuring import gpu
 
 _DEFAULT_CACHE = 16 * 2**20
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnprof.profiling.outputs.layout import Maker, broadcast, empty, iterator_strides
+from attnprof.profiling.counting.outputs.layout import Maker, broadcast, empty, iterator_strides
 
 _UNARY = """neg exp log sqrt rsqrt sigmoid tanh relu abs sin cos gelu silu hardtanh leaky_relu elu pow.Tensor_Scalar
     reciprocal clamp clamp_min clamp_max erf softplus mul.Scalar add.Scalar div.Scalar sub.Scalar rsub.Scalar exp2

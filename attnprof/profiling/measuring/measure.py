@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from attnprof import stats
-from attnprof.profiling import device as devices
-from attnprof.profiling import gpu
-from attnprof.profiling.prepare import conditions, first_pass, prepare
-from attnprof.profiling.window import Member, flush_of, time_pass
+from attnprof.profiling.measuring import device as devices
+from attnprof.profiling.measuring import gpu
+from attnprof.profiling.measuring.prepare import conditions, first_pass, prepare
+from attnprof.profiling.measuring.window import Member, flush_of, time_pass
 from attnprof.records import NOT_MEASURED_BUDGET, Case, Timing
 
 _SLOW_S = 0.05  # a pass above this gets the short warm-up

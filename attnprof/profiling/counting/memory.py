@@ -1,10 +1,4 @@
-"""A ledger of tensor storages: when each comes to life and dies, so the peak and who holds it.
-
-`peak_bytes` is the largest sum of storage sizes alive above the resident ones (parameters, buffers, inputs): exact, the same
-everywhere. `peak_cuda_bytes` replays the same events as CUDA's caching allocator would see them: every storage rounded up to
-512 bytes, and the temporaries of the kernels in `KERNEL_TEMPORARIES`. It is a model: cuDNN and cuBLAS workspaces and the
-fragmentation of the allocator's blocks are not in it.
-"""
+"""A ledger of tensor storages: when each comes to life and dies. What follows from it is in `lifetimes`."""
 
 from __future__ import annotations
 
@@ -15,9 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from attnprof.records import Holder
+from attnprof.profiling.counting.lifetimes import Lifetimes, Maker
 
-CUDA_BLOCK = 512
 _HOARD = 1 << 15
 
 
@@ -34,7 +27,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.sizes: list[int] = [0]
-        self.makers: list[tuple[str, str, str, tuple[int, ...]]] = [("", "", "", ())]
+        self.makers: list[Maker] = [Maker("")]
         self.events: list[int] = []
         self.temporaries: list[tuple[int, int]] = []
         self._alive: dict[int, _StorageRef | None] = {}
@@ -63,7 +56,7 @@ class Ledger:
         ref.address = address
         self._alive[address] = ref
         self.sizes.append(size)
-        self.makers.append((op, module, phase, tuple(tensor.shape)))
+        self.makers.append(Maker(op, module, phase, tuple(tensor.shape)))
         self.events.append(ref.block)
         self.live_bytes += size
         if not ref.block % _HOARD:
@@ -90,43 +83,9 @@ class Ledger:
         """Book scratch that a CUDA kernel holds while the op just booked runs."""
         self.temporaries.append((len(self.events), size))
 
-    def peak(self) -> tuple[int, list[int]]:
-        """(bytes, blocks alive) at the first moment of the largest sum."""
-        live = best = best_at = 0
-        for index, event in enumerate(self.events):
-            if event > 0:
-                live += self.sizes[event]
-                if live > best:
-                    best, best_at = live, index + 1
-            else:
-                live -= self.sizes[-event]
-        alive: set[int] = set()
-        for event in self.events[:best_at]:
-            if event > 0:
-                alive.add(event)
-            else:
-                alive.discard(-event)
-        return best, sorted(alive)
-
-    def peak_cuda(self) -> int:
-        """The peak with every storage rounded up to CUDA's 512-byte blocks, kernel temporaries included."""
-        scratch = dict[int, int]()
-        for at, size in self.temporaries:
-            scratch[at] = max(scratch.get(at, 0), _rounded(size))
-        live = best = 0
-        for index, event in enumerate(self.events):
-            live += _rounded(self.sizes[event]) if event > 0 else -_rounded(self.sizes[-event])
-            best = max(best, live + scratch.get(index + 1, 0))
-        return best
-
-    def holders(self, blocks: list[int]) -> tuple[Holder, ...]:
-        """Who holds these blocks, largest first."""
-        found = [Holder(self.sizes[block], *self.makers[block]) for block in blocks]
-        return tuple(sorted(found, key=lambda holder: -holder.bytes))
-
-
-def _rounded(size: int) -> int:
-    return -(-size // CUDA_BLOCK) * CUDA_BLOCK
+    def lifetimes(self) -> Lifetimes:
+        """What was booked so far."""
+        return Lifetimes(tuple(self.sizes), tuple(self.makers), tuple(self.events), tuple(self.temporaries))
 
 
 def _softmax_backward_copies(args: tuple[Any, ...], out: Any) -> int:

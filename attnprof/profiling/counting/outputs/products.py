@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnprof.profiling.outputs.layout import Maker, broadcast, empty, heads_last, like_format, preserved_strides
+from attnprof.profiling.counting.outputs.layout import Maker, broadcast, empty, heads_last, like_format, preserved_strides
 
 
 def same_dtype(a: Tensor, b: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil, inf, log2, prod
 from typing import Any
 
-from attnprof.profiling.formulas import NOTHING, Args, Cost, Kwargs, Rule, argument, first
+from attnprof.profiling.counting.formulas import NOTHING, Args, Cost, Kwargs, Rule, argument, first
 
 # Element-wise ---------------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import itertools
 
 import torch
 
-from attnprof.profiling.prepare import Prepared, UnsupportedError, backward, conditions, forward, prepare, reset
+from attnprof.profiling.measuring.prepare import Prepared, UnsupportedError, backward, conditions, forward, prepare, reset
 from attnprof.records import Case, Memory
 
 

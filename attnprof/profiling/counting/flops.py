@@ -55,8 +55,8 @@ import torch
 from torch._ops import OpOverload, OpOverloadPacket
 
 from attnprof.errors import UsageError
-from attnprof.profiling.formulas import Args, Cost, Kwargs, Rule, elementwise, free
-from attnprof.profiling.table import ALLOCATIONS, FOREACH, MAYBE_COPIES, METADATA, RULES
+from attnprof.profiling.counting.formulas import Args, Cost, Kwargs, Rule, elementwise, free
+from attnprof.profiling.counting.table import ALLOCATIONS, FOREACH, MAYBE_COPIES, METADATA, RULES
 
 __all__ = [
     "Cost",

@@ -8,8 +8,8 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from attnprof.profiling.formulas import Args, Cost, Kwargs, Rule, argument
-from attnprof.profiling.formulas.contractions import taps
+from attnprof.profiling.counting.formulas import Args, Cost, Kwargs, Rule, argument
+from attnprof.profiling.counting.formulas.contractions import taps
 
 # Attention: q (.., S, d), k (.., T, d), v (.., T, e) ------------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnprof.profiling.outputs import creation, layout, pointwise, products, reductions
-from attnprof.profiling.outputs.layout import Maker, broadcast, is_dense
+from attnprof.profiling.counting.outputs import creation, layout, pointwise, products, reductions
+from attnprof.profiling.counting.outputs.layout import Maker, broadcast, is_dense
 
 __all__ = ["MAKERS", "in_place", "into", "is_dense", "layout", "maker_of", "returns_self", "writes_out"]
 

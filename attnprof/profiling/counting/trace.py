@@ -2,6 +2,7 @@
 
     trace_case(case)                    -> Counts     a catalogue mechanism or an import path, built without data
     trace_module(module, inputs, ...)   -> Counts     a module that is there; it is left as it was found
+    follow_case, follow_module          -> Traced     the same, with the lifetimes of every storage
 
 One pass on meta tensors under the `Tracer`. What needs data (`.item()`, boolean masks, data-dependent sizes) is assumed first
 and booked in `Counts.assumed`; then, where the assumed cost says that this machine can bear it, the module is run for real
@@ -17,6 +18,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,8 +26,10 @@ from torch import Tensor, nn
 
 from attnprof import mechanisms
 from attnprof.errors import AttnprofError, UntraceableError
-from attnprof.profiling import attention, instantiate
-from attnprof.profiling.tracer import Tracer, tensors_of
+from attnprof.profiling import instantiate
+from attnprof.profiling.counting import attention
+from attnprof.profiling.counting.lifetimes import Lifetimes
+from attnprof.profiling.counting.tracer import Tracer, tensors_of
 from attnprof.records import Case, Counts, OpCost, TensorSpec
 
 _REAL_MACS_LIMIT = 2 * 10**12  # about a minute on one core
@@ -34,15 +38,33 @@ _SMALL_INPUTS = 1 << 14  # elements; squared, a gibibyte
 _engine = torch.autograd.Variable._execution_engine
 
 
+@dataclass(frozen=True)
+class Traced:
+    """What a trace found: the counts, and the lifetimes that its peaks follow from."""
+
+    counts: Counts
+    lifetimes: Lifetimes
+
+
 def trace_case(case: Case) -> Counts:
-    """Counts of a case. Raises UsageError for wrong arguments, UntraceableError where no way of counting works.
+    """Counts of a case: see `follow_case`."""
+    return follow_case(case).counts
+
+
+def trace_module(module: nn.Module, inputs: Sequence[Any], mode: str = "inference", **options: Any) -> Counts:
+    """Counts of one pass of `module` over `inputs`: see `follow_module`."""
+    return follow_module(module, inputs, mode, **options).counts
+
+
+def follow_case(case: Case, make_tracer: Callable[..., Tracer] = Tracer) -> Traced:
+    """Counts and lifetimes of a case. Raises UsageError for wrong arguments, UntraceableError where no way of counting works.
 
     The kernel target is `case.settings['target']` ('cuda' unless set); `case.settings['sdpa']` is auto, math or fused.
     """
     mechanism = instantiate.load(case)
     module = instantiate.build_on_meta(mechanism, case, Tracer())
     specs = mechanisms.input_specs(mechanism, case.shape, case.args)
-    return trace_module(
+    return follow_module(
         module,
         specs,
         case.mode,
@@ -53,10 +75,11 @@ def trace_case(case: Case) -> Counts:
         autocast=case.settings.get("autocast"),
         objective=mechanism.objective,
         rebuild=lambda: mechanisms.build(mechanism, case.shape, case.args).to(instantiate.DTYPES[case.dtype]),
+        make_tracer=make_tracer,
     )
 
 
-def trace_module(
+def follow_module(
     module: nn.Module,
     inputs: Sequence[Tensor | TensorSpec | Any],
     mode: str = "inference",
@@ -69,10 +92,12 @@ def trace_module(
     objective: Callable[[Any], Any] | None = None,
     rebuild: Callable[[], nn.Module] | None = None,
     allow_real: bool = True,
-) -> Counts:
-    """Counts of one pass of `module` over `inputs` (tensors, TensorSpecs, or anything the forward takes).
+    make_tracer: Callable[..., Tracer] = Tracer,
+) -> Traced:
+    """One pass of `module` over `inputs` (tensors, TensorSpecs, or anything the forward takes), followed without data.
 
     The module's own train/eval state is used. `rebuild` makes the module with data, for a real run of one built on meta.
+    `make_tracer(real=...)` makes the counter, where it is to remember more than a Tracer does.
     """
     wanted = instantiate.DTYPES[dtype]
     training = mode == "training"
@@ -88,22 +113,22 @@ def trace_module(
             return memo[id(value)]
         return instantiate.rebuilt(value, as_meta)
 
-    pass_ = _Pass(training, target, sdpa, autocast, objective)
+    pass_ = _Pass(training, target, sdpa, autocast, objective, make_tracer)
     with instantiate.random_state_kept():
         meta_inputs = tuple(as_meta(value) for value in inputs)
         as_it_is = not training and instantiate.without_data(module)  # in training its parameters would get gradients
         with instantiate.attributes_kept(module) if as_it_is else instantiate.swapped(module, instantiate.to_meta):
-            counts, failure = _attempt(pass_, module, meta_inputs)
-        if counts is not None and not counts.assumed:
-            return counts
-        if allow_real and (_bearable(counts) if counts is not None else _small(meta_inputs)):
+            traced, failure = _attempt(pass_, module, meta_inputs)
+        if traced is not None and not traced.counts.assumed:
+            return traced
+        if allow_real and (_bearable(traced.counts) if traced is not None else _small(meta_inputs)):
             real = _run_real(pass_, module, meta_inputs, inputs, rebuild)
             if real is not None:
                 return real
-    if counts is None:
+    if traced is None:
         assert failure is not None
         raise failure
-    return counts
+    return traced
 
 
 def count_real(
@@ -113,18 +138,21 @@ def count_real(
     pass_ = _Pass(mode == "training", "cpu", "auto", None, objective)
     inputs = _private_inputs(inputs, pass_.training)
     with instantiate.random_state_kept(), instantiate.swapped(module, instantiate.private_copy):
-        return pass_.count(module, inputs, Tracer(real=True), "real")
+        return pass_.count(module, inputs, Tracer(real=True), "real").counts
 
 
+@dataclass(frozen=True)
 class _Pass:
     """How a pass is run: mode, kernel target, SDPA choice."""
 
-    def __init__(
-        self, training: bool, target: str, sdpa: str, autocast: str | None, objective: Callable[[Any], Any] | None
-    ) -> None:
-        self.training, self.target, self.sdpa, self.autocast, self.objective = training, target, sdpa, autocast, objective
+    training: bool
+    target: str
+    sdpa: str
+    autocast: str | None
+    objective: Callable[[Any], Any] | None
+    make_tracer: Callable[..., Tracer] = Tracer
 
-    def count(self, module: nn.Module, inputs: tuple[Any, ...], tracer: Tracer, traced_by: str) -> Counts:
+    def count(self, module: nn.Module, inputs: tuple[Any, ...], tracer: Tracer, traced_by: str) -> Traced:
         """Run the pass under the tracer. Whatever the module raises goes through."""
         with ExitStack() as stack:
             autocast = self.autocast not in (None, "none")
@@ -168,9 +196,9 @@ class _Pass:
         return kept
 
 
-def _attempt(pass_: _Pass, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Counts | None, Exception | None]:
-    """Counts on meta, or the reason why that did not work."""
-    tracer = Tracer()
+def _attempt(pass_: _Pass, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Traced | None, Exception | None]:
+    """What a pass on meta finds, or the reason why that did not work."""
+    tracer = pass_.make_tracer(real=False)
     try:
         return pass_.count(module, inputs, tracer, "meta"), None
     except (AttnprofError, MemoryError):
@@ -207,7 +235,7 @@ def _run_real(
     meta_inputs: tuple[Any, ...],
     inputs: Sequence[Any],
     rebuild: Callable[[], nn.Module] | None,
-) -> Counts | None:
+) -> Traced | None:
     """The module on data under the same counter; None where it has no data to run on."""
     if any(parameter.is_meta for parameter in module.parameters()):
         if rebuild is None:
@@ -216,7 +244,7 @@ def _run_real(
     given = [made if isinstance(value, TensorSpec) else value for value, made in zip(inputs, meta_inputs, strict=True)]
     real_inputs = _private_inputs(instantiate.materialise(given), pass_.training)
     with instantiate.swapped(module, instantiate.private_copy):
-        return pass_.count(module, real_inputs, Tracer(real=True), "real")
+        return pass_.count(module, real_inputs, pass_.make_tracer(real=True), "real")
 
 
 def _private_inputs(inputs: Sequence[Any], training: bool) -> tuple[Any, ...]:
@@ -299,10 +327,11 @@ def _only_outputs(tracer: Tracer, roots: Sequence[Tensor]) -> int:
     return total
 
 
-def _summary(tracer: Tracer, params: int, resident: int, kept: int, traced_by: str) -> Counts:
-    peak, blocks = tracer.ledger.peak()
+def _summary(tracer: Tracer, params: int, resident: int, kept: int, traced_by: str) -> Traced:
+    lifetimes = tracer.ledger.lifetimes()
+    peak, at = lifetimes.peak()
     rows = tuple(OpCost(op, module, phase, *row) for (op, module, phase), row in tracer.costs.items())
-    return Counts(
+    counts = Counts(
         params=params,
         macs=sum(row.macs for row in rows),
         flops=sum(row.flops for row in rows),
@@ -310,10 +339,11 @@ def _summary(tracer: Tracer, params: int, resident: int, kept: int, traced_by: s
         activation_bytes=kept,
         resident_bytes=resident,
         peak_bytes=peak,
-        peak_cuda_bytes=tracer.ledger.peak_cuda(),
-        at_peak=tracer.ledger.holders(blocks),
+        peak_cuda_bytes=lifetimes.peak_cuda(),
+        at_peak=lifetimes.holders(lifetimes.alive(at)),
         uncounted=tracer.uncounted,
         assumed=tracer.assumed,
         traced_by=traced_by,
         ops=rows,
     )
+    return Traced(counts, lifetimes)

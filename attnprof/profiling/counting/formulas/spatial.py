@@ -6,7 +6,7 @@ from functools import cache
 from math import ceil, log2, prod
 from typing import Any
 
-from attnprof.profiling.formulas import Args, Cost, Kwargs, Rule, argument, first
+from attnprof.profiling.counting.formulas import Args, Cost, Kwargs, Rule, argument, first
 
 # Normalisation --------------------------------------------------------------------------------------------------------------
 

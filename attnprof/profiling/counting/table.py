@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from attnprof.profiling.formulas import Rule, free
-from attnprof.profiling.formulas import algebra as la
-from attnprof.profiling.formulas import contractions as ct
-from attnprof.profiling.formulas import elementwise as ew
-from attnprof.profiling.formulas import fused as fu
-from attnprof.profiling.formulas import spatial as sp
+from attnprof.profiling.counting.formulas import Rule, free
+from attnprof.profiling.counting.formulas import algebra as la
+from attnprof.profiling.counting.formulas import contractions as ct
+from attnprof.profiling.counting.formulas import elementwise as ew
+from attnprof.profiling.counting.formulas import fused as fu
+from attnprof.profiling.counting.formulas import spatial as sp
 
 _PER_RESULT = {
     1: """acos acosh angle asin asinh atan atan2 atanh bitwise_and bitwise_left_shift bitwise_not bitwise_or

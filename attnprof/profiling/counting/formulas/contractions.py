@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from attnprof.profiling.formulas import Args, Cost, Kwargs, Rule, argument
+from attnprof.profiling.counting.formulas import Args, Cost, Kwargs, Rule, argument
 
 # Matmul ---------------------------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attnprof.profiling import flops, memory, outputs
+from attnprof.profiling.counting import flops, memory, outputs
 
 aten = torch.ops.aten
 _ADD = aten.add.Tensor

@@ -1,4 +1,4 @@
-"""Cost formulas by kind of op, functions of shapes alone. Which op uses which, and the convention: `profiling/flops.py`.
+"""Cost formulas by kind of op, functions of shapes alone. Which op uses which, and the convention: `counting/flops.py`.
 
 A rule takes an op's arguments, keyword arguments and result and gives its `Cost`. The dispatcher hands positional arguments
 positionally and drops trailing defaults, so rules read them by position through `argument`.

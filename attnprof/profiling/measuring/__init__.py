@@ -1,0 +1,1 @@
+"""Measuring on a device: latency, allocator peaks, energy, and what the machine was doing meanwhile."""
