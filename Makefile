@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test bench observe catalogue schema clean
+.PHONY: help setup run test bench memory crosscheck honesty forms catalogue schema clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -28,8 +28,17 @@ test: setup ## Lint, types, layers, tests
 bench: setup ## reports/bench.md: speed and memory against the other counters, side by side
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench --out reports/bench.md
 
-observe: setup ## reports/memory_observer.md: traced peaks against the allocator's events
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.observer --out reports/memory_observer.md
+memory: setup ## reports/memory.md: traced, calibrated and measured peaks of the catalogue
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.memory_page --out reports/memory.md
+
+crosscheck: setup ## reports/crosscheck.md: every counter over the whole catalogue
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.crosscheck_page --out reports/crosscheck.md
+
+honesty: setup ## reports/interval_honesty.md: do the intervals hold what they say (an hour on an idle machine)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.interval_honesty
+
+forms: setup ## attnprof/profiling/forms/kept: closed forms of the catalogue, found and verified anew
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.forms_kept
 
 catalogue: setup ## What the mechanisms' files make: reports/catalogue.md, specs of families, tables of README
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.doc_tables

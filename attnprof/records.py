@@ -20,8 +20,10 @@ SCHEMA_VERSION = 1
 MODES = ("inference", "training")
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 STATUSES = ("ok", "oom", "timeout", "crashed", "error", "unsupported", "invalid_output", "interrupted")
+VERDICTS = ("exact", "explained", "unexplained", "crashed", "timeout", "not installed", "not run")
 NOT_MEASURED_BUDGET = "not measured (budget)"
 NOT_MEASURED_MEMORY = "not measured (memory)"
+NOT_CALIBRATED = "not calibrated"
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ class Holder:
     module: str  # dotted path of the submodule; "" is the module itself
     phase: str  # forward, backward
     shape: tuple[int, ...]
+    line: str = ""  # "file.py:12" of the code that asked for it, where that was followed (`explain`)
 
 
 @dataclass(frozen=True)
@@ -169,8 +172,8 @@ class Counts:
 class Timing:
     """Latency on a real device: every raw sample, in the order taken, none dropped.
 
-    `rounds[i]` is the round of the block in which sample i was taken: samples of two members with the same `block` and round
-    stand side by side and form a pair.
+    `rounds[i]` is the round of the block in which sample i was taken: samples of two members with the same `block`, process
+    and round stand side by side and form a pair. `process_of[i]` is the replicate process of sample i; empty for a single one.
     """
 
     latency_s: tuple[float, ...]
@@ -180,6 +183,7 @@ class Timing:
     warmup_converged: bool = True
     stopped_by: str = ""  # interval, stable, budget
     warnings: tuple[str, ...] = ()
+    process_of: tuple[int, ...] = ()
 
     @property
     def n(self) -> int:
@@ -187,14 +191,34 @@ class Timing:
         return len(self.latency_s)
 
     @property
+    def by_process(self) -> dict[int, dict[int, float]]:
+        """{process: {round: latency in seconds}}; empty without rounds."""
+        found: dict[int, dict[int, float]] = {}
+        processes = self.process_of or (0,) * self.n
+        for process, number, latency in zip(processes, self.rounds, self.latency_s, strict=False):
+            found.setdefault(process, {})[number] = latency
+        return found
+
+    @property
+    def k(self) -> int:
+        """Number of processes that the samples come from."""
+        return max(len(set(self.process_of)), 1)
+
+    @property
     def median_s(self) -> float:
-        """Median latency in seconds."""
-        return stats.median(self.latency_s)
+        """Median latency in seconds; of the processes' medians where there are several."""
+        return self._summary[0]
 
     @property
     def ci_s(self) -> tuple[float, float]:
-        """95 % interval of the median, by order statistics."""
-        return stats.median_interval(self.latency_s)
+        """95 % interval of the median: by order statistics, or over processes (Student's t) where there are several."""
+        return self._summary[1:]
+
+    @property
+    def _summary(self) -> tuple[float, float, float]:
+        if self.k == 1:
+            return stats.median(self.latency_s), *stats.median_interval(self.latency_s)
+        return stats.median_over_processes([list(own.values()) for own in self.by_process.values()])
 
 
 @dataclass(frozen=True)
@@ -204,6 +228,27 @@ class Memory:
     peak_bytes: int
     source: str  # cuda_allocator, cpu_allocator, calibrated
     absolute_bytes: int | None = None
+    at_op: str = ""  # calibrated: the op that runs at the peak
+    scratch_bytes: int | None = None  # calibrated: what that op takes beside its outputs
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What one counter says of a case's forward pass, held against the trace.
+
+    error: macs / traced macs - 1 (0.0 where both are 0, None where only the trace is 0 or there is no number). missed, extra:
+    {what: macs} that the counter leaves out or adds; without `unexplained` they sum to the whole difference.
+    """
+
+    counter: str  # attnprof real, fvcore, ptflops aten, ptflops pytorch, torch real, torch meta
+    status: str  # one of VERDICTS
+    macs: int | None = None
+    error: float | None = None
+    missed: Mapping[str, int] = field(default_factory=dict)
+    extra: Mapping[str, int] = field(default_factory=dict)
+    sentence: str = ""
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -218,22 +263,36 @@ class Record:
     energy_j: float | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
     detail: str = ""
+    crosscheck: tuple[Opinion, ...] = ()  # of other counters, where a spec asks for them
+    calibrated: Memory | None = None  # expected of the device's allocator from its ops run alone, where a spec asks for it
 
 
 def to_json(noun: Any) -> dict[str, Any]:
-    """A noun as plain JSON types, field names unchanged; Timing gains its derived median_s, ci_s and n."""
+    """A noun as plain JSON types, field names unchanged; Timing gains its derived median_s, ci_s and n.
+
+    `process_of` and the number of processes `k` stand there only for a timing from several processes.
+    """
     out: dict[str, Any] = json.loads(json.dumps(asdict(noun), default=dict))
     if isinstance(noun, Record):
-        if noun.timing is not None and noun.timing.n:
-            out["timing"] |= _derived(noun.timing)
+        if not noun.crosscheck:
+            del out["crosscheck"]
+        if noun.calibrated is None:
+            del out["calibrated"]
+        if noun.timing is not None:
+            out["timing"] = _timing_json(noun.timing, out["timing"])
         out["case"]["key"] = noun.case.key
-    elif isinstance(noun, Timing) and noun.n:
-        out |= _derived(noun)
+    elif isinstance(noun, Timing):
+        out = _timing_json(noun, out)
     return out
 
 
-def _derived(timing: Timing) -> dict[str, Any]:
-    return {"median_s": timing.median_s, "ci_s": list(timing.ci_s), "n": timing.n}
+def _timing_json(timing: Timing, fields: dict[str, Any]) -> dict[str, Any]:
+    derived: dict[str, Any] = {"median_s": timing.median_s, "ci_s": list(timing.ci_s), "n": timing.n} if timing.n else {}
+    if timing.process_of:
+        derived["k"] = timing.k
+    else:
+        del fields["process_of"]
+    return fields | derived
 
 
 def case_from_json(data: Mapping[str, Any]) -> Case:
@@ -244,17 +303,24 @@ def case_from_json(data: Mapping[str, Any]) -> Case:
 
 def record_from_json(data: Mapping[str, Any]) -> Record:
     """The inverse of `to_json` for a Record."""
-    counts, timing, memory = data.get("counts"), data.get("timing"), data.get("memory")
+    counts, timing, memory, calibrated = (data.get(name) for name in ("counts", "timing", "memory", "calibrated"))
     return Record(
         case=case_from_json(data["case"]),
         status=data["status"],
         counts=counts_from_json(counts) if counts else None,
         timing=timing_from_json(timing) if timing else None,
         memory=Memory(**memory) if memory else None,
+        calibrated=Memory(**calibrated) if calibrated else None,
         energy_j=data.get("energy_j"),
         environment=data.get("environment", {}),
         detail=data.get("detail", ""),
+        crosscheck=tuple(opinion_from_json(opinion) for opinion in data.get("crosscheck", ())),
     )
+
+
+def opinion_from_json(data: Mapping[str, Any]) -> Opinion:
+    """The inverse of `to_json` for an Opinion."""
+    return Opinion(**{**data, "warnings": tuple(data.get("warnings", ()))})
 
 
 def counts_from_json(data: Mapping[str, Any]) -> Counts:
@@ -266,7 +332,7 @@ def counts_from_json(data: Mapping[str, Any]) -> Counts:
 
 def timing_from_json(data: Mapping[str, Any]) -> Timing:
     """The inverse of `to_json` for Timing (derived values are ignored)."""
-    fields = {name: value for name, value in data.items() if name not in ("median_s", "ci_s", "n")}
-    for name in ("latency_s", "rounds", "warnings"):
+    fields = {name: value for name, value in data.items() if name not in ("median_s", "ci_s", "n", "k")}
+    for name in ("latency_s", "rounds", "warnings", "process_of"):
         fields[name] = tuple(fields.get(name, ()))
     return Timing(**fields)

@@ -18,7 +18,16 @@ from typing import Any
 
 from attnprof.errors import UsageError
 from attnprof.profiling.provenance import PROVENANCE
-from attnprof.records import NOT_MEASURED_BUDGET, NOT_MEASURED_MEMORY, SCHEMA_VERSION, Case, Record, record_from_json, to_json
+from attnprof.records import (
+    NOT_CALIBRATED,
+    NOT_MEASURED_BUDGET,
+    NOT_MEASURED_MEMORY,
+    SCHEMA_VERSION,
+    Case,
+    Record,
+    record_from_json,
+    to_json,
+)
 
 
 @dataclass(frozen=True)
@@ -146,16 +155,18 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         os.close(folder)
 
 
-def reusable(stored: Stored, case: Case, provenance: Mapping[str, Any]) -> Record | None:
+def reusable(stored: Stored, case: Case, provenance: Mapping[str, Any], calibrated: bool = False) -> Record | None:
     """The stored record of a case where running it again would find the same.
 
     Status ok, made from the same source by the same versions; and, where the case has a device, measured or left out because
-    of memory. What a budget left out is tried again.
+    of memory, and `calibrated` or with the reason why not, where that is wanted. What a budget left out is tried again.
     """
     record = stored.records.get(case.key)
     if record is None or record.status != "ok" or dict(record.environment.get(PROVENANCE, {})) != dict(provenance):
         return None
     if case.device == "none":
         return record if record.counts is not None else None
+    if calibrated and record.calibrated is None and NOT_CALIBRATED not in record.detail:
+        return None
     left_out = record.detail.startswith(NOT_MEASURED_MEMORY)
     return record if left_out or (record.timing is not None and NOT_MEASURED_BUDGET not in record.detail) else None

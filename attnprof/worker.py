@@ -1,8 +1,8 @@
 """The child: one request in, events out, one JSON line each; the only place where a user's module runs.
 
-Requests: {"op": "trace" | "measure" | "memory" | "probe", ...}. Events: {"event": "traced" | "timed" | "memory" | "failed" |
-"left" | "probed" | "end", "key": case key, ...}. Who is being worked on stands on the board (`attnprof.execute.board`), so that
-whatever ends this process is charged to that member.
+Requests: {"op": "trace" | "calibrate" | "measure" | "memory" | "probe" | "crosscheck", ...}. Events: {"event": "traced" |
+"calibrated" | "timed" | "memory" | "failed" | "left" | "probed" | "opinion" | "end", "key": case key, ...}. Who is being worked
+on stands on the board (`attnprof.execute.board`), so that whatever ends this process is charged to that member.
 
 This module is imported once by the fork server: importing it must run no op and touch no device.
 """
@@ -87,6 +87,23 @@ def _trace(request: Mapping[str, Any], board: Board, say: Say) -> None:
                 return  # what an exhausted process does next is anybody's guess: the rest gets a fresh one
 
 
+def _calibrate(request: Mapping[str, Any], board: Board, say: Say) -> None:
+    from attnprof.profiling.calibrating.calibrate import calibrate_case
+
+    folder = None if request["cache"] is None else Path(request["cache"])
+    for index, case in enumerate(_cases(request)):
+        board.turn_to(index)
+        try:
+            found = to_json(calibrate_case(case, folder, request["memory_bytes"]))
+            machine = device.environment(case.device)
+            say({"event": "calibrated", "key": case.key, "calibration": found, "environment": machine})
+        except BaseException as error:  # noqa: BLE001
+            say(failure(case, error))
+            if _status(error) == "oom":
+                return  # as in a trace
+        gc.collect()
+
+
 def _measure(request: Mapping[str, Any], board: Board, say: Say) -> None:
     """Build and check every member, then time them interleaved. One that fails ends the child: the block starts afresh."""
     began = time.monotonic()
@@ -118,7 +135,7 @@ def _measure(request: Mapping[str, Any], board: Board, say: Say) -> None:
                     say({"event": "left", "key": outcome.case.key, "detail": outcome.detail, "environment": environment})
                 else:
                     event = {"event": "timed", "key": outcome.case.key, "timing": to_json(outcome.timing)}
-                    say(event | {"environment": environment, "energy_j": outcome.energy_j})
+                    say(event | {"environment": environment, "energy_j": outcome.energy_j, "slowed": watched.slowed()})
         except measure.MemberError as error:
             say(failure(error.case, error.cause))
 
@@ -142,11 +159,33 @@ def _probe(request: Mapping[str, Any], board: Board, say: Say) -> None:
     say({"event": "probed", "usable": usable, "reason": reason, "rates": rates, "free_bytes": device.free_bytes(wanted)})
 
 
+def _crosscheck(request: Mapping[str, Any], board: Board, say: Say) -> None:
+    """Trace the case, then ask every counter about it; each has its turn, and whatever it raises is its opinion."""
+    from attnprof.profiling.counting.trace import trace_case
+    from attnprof.profiling.crosscheck import ask
+
+    (case,) = _cases(request)
+    board.turn_to(0)
+    try:
+        counts = trace_case(case)
+    except BaseException as error:  # noqa: BLE001
+        say(failure(case, error))
+        return
+    say({"event": "traced", "key": case.key, "counts": to_json(counts)})
+    for index, counter in enumerate(request["counters"]):
+        board.turn_to(index)
+        opinion = ask.ask_case(case, counter, counts, request["usable_bytes"])
+        say({"event": "opinion", "key": case.key, "opinion": to_json(opinion)})
+        gc.collect()
+
+
 _OPERATIONS: dict[str, Callable[[Mapping[str, Any], Board, Say], None]] = {
     "trace": _trace,
+    "calibrate": _calibrate,
     "measure": _measure,
     "memory": _memory,
     "probe": _probe,
+    "crosscheck": _crosscheck,
 }
 
 

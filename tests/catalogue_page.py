@@ -15,6 +15,7 @@ from typing import Any
 from attnprof import mechanisms
 from attnprof.mechanisms import survey
 from attnprof.profiling.counting.trace import trace_case
+from attnprof.profiling.forms import kept
 from attnprof.records import MODES, Case, Mechanism, Shape
 from attnprof.report.catalogue import short_paper
 from attnprof.spec import Entry, variants
@@ -40,11 +41,17 @@ code differs from the paper.
   `attnprof run specs/survey.yaml --device none`. The windows of local_alignment, cot and lwdn are summed element by element, so
   that their work stands in FLOPs alone, where sasa, san_pairwise, san_patchwise and lrnet have matrix products.
 - Peak: the most tensor storage alive above parameters, buffers and inputs, in inference and in training (forward and backward).
-- Memory: how that peak grows with the number of positions N = H W, read off between {sides[0]}x{sides[0]} and
-  {sides[1]}x{sides[1]} at {channels} channels in inference; `1` does not grow. Attention through
-  `F.scaled_dot_product_attention` counts as the fused kernel, which does not store its N x N map.
+- MACs grow, memory grows: the order of the MACs and of the peak in inference in N = H W, from the closed forms that
+  `attnprof formula NAME` prints (verified against the trace), with the form itself where it is short. Rows of other arguments
+  than the defaults have no kept form: there the exponent of the peak is read off between {sides[0]}x{sides[0]} and
+  {sides[1]}x{sides[1]} at {channels} channels, `1` does not grow. Attention through `F.scaled_dot_product_attention` counts as
+  the fused kernel, which does not store its N x N map.
 """
-_COLUMNS = ("mechanism", "paper", "parameters", "shape", "params", "MACs", "peak, inference", "peak, training", "memory")
+_COLUMNS = (
+    *("mechanism", "paper", "parameters", "shape", "params", "MACs", "peak, inference", "peak, training"),
+    *("MACs grow", "memory grows"),
+)
+_SHORT_FORM = 48  # characters
 
 
 def mechanisms_in_order() -> Iterator[tuple[str, Mechanism]]:
@@ -69,13 +76,24 @@ def growth(name: str, mechanism: Mechanism, args: dict[str, Any]) -> str:
     return "1" if not exponent else "N" if exponent == 1 else f"N^{exponent:g}"
 
 
+def order(name: str, metric: str) -> str:
+    """'`O(C*N**2)` = `C*H*W*(2*C + H*W)`': a kept order in inference, and the form where it is short; '' where none is kept."""
+    held = kept.read(name)
+    form = None if held is None else held.modes["inference"]["forms"].get(metric)
+    if form is None:
+        return ""
+    same = f" = `{form['expr']}`" if len(form["expr"]) <= _SHORT_FORM else ""
+    return f"`{form['order']}`{same}"
+
+
 def page_row(name: str, mechanism: Mechanism, label: str, args: dict[str, Any]) -> tuple[str, ...]:
     """One line of the page; only the row of the defaults has the formula."""
     shape = natural_shape(mechanism)
     inference, training = (trace_case(Case(name, label, args, shape, mode=mode)) for mode in MODES)
     _title, headings = mechanisms.headings_of(name)
     defaults = mechanism.rows and all(args[key] == values[0] for key, values in mechanism.rows.items())
-    formula = headings["Params"].split("\n")[0] if defaults or not args else ""
+    plain = bool(defaults or not args)
+    formula = headings["Params"].split("\n")[0] if plain else ""
     return (
         f"[{label}](../attnprof/mechanisms/{name}.py)",
         short_paper(headings["Paper"]),
@@ -85,7 +103,8 @@ def page_row(name: str, mechanism: Mechanism, label: str, args: dict[str, Any]) 
         format_count(inference.macs),
         format_bytes(inference.peak_bytes),
         format_bytes(training.peak_bytes),
-        growth(name, mechanism, args),
+        order(name, "macs") if plain else "",
+        (order(name, "peak_bytes") if plain else "") or growth(name, mechanism, args),
     )
 
 
@@ -98,7 +117,7 @@ def page() -> str:
     count = sum(len(members) for members in mechanisms.names().values())
     parts = [_HEAD.format(count=count, rows=sum(map(len, tables.values())), sides=SIDES, channels=GROWTH_CHANNELS)]
     for family, rows in tables.items():
-        lines = ["| " + " | ".join(_COLUMNS) + " |", "| " + " | ".join(["---"] * 4 + ["---:"] * 4 + ["---"]) + " |"]
+        lines = ["| " + " | ".join(_COLUMNS) + " |", "| " + " | ".join(["---"] * 4 + ["---:"] * 4 + ["---"] * 2) + " |"]
         lines += ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
         parts.append(f"## {family.replace('_', ' and ')}\n\n" + "\n".join(lines) + "\n")
     return "\n".join([*parts, legend()])

@@ -80,6 +80,60 @@ def test_the_cuda_kernel_follows_torchs_rules(dtype: torch.dtype, size: int, opt
     assert attention.choose(q, k, v, options, "cuda", "math") == "math"
 
 
+def one_column(tokens: int = 6) -> Tensor:
+    """A mask of one column, seen as a whole row: its last dimension has a stride of 0."""
+    return torch.zeros(tokens, 1).expand(tokens, tokens)
+
+
+_RULES: dict[str, tuple[tuple[Tensor, Tensor, Tensor], Options, str, str]] = {  # in float32, in float16
+    "plain": ((heads(), heads(), heads()), Options(), "efficient", "flash"),
+    "three dimensions": ((heads()[0], heads()[0], heads()[0]), Options(), "math", "math"),
+    "other batch": ((heads(), heads(batch=1), heads(batch=1)), Options(), "math", "math"),
+    "other heads": ((heads(), heads(number=2), heads(number=2)), Options(), "math", "math"),
+    "whole groups of heads": ((heads(), heads(number=2), heads(number=2)), Options(gqa=True), "math", "flash"),
+    "groups of equal heads": ((heads(), heads(), heads()), Options(gqa=True), "efficient", "flash"),
+    "groups that do not divide": ((heads(), heads(number=3), heads(number=3)), Options(gqa=True), "math", "math"),
+    "other value size": ((heads(), heads(), heads(size=16)), Options(), "efficient", "efficient"),
+    "value size that does not divide": ((heads(), heads(), heads(size=6)), Options(), "math", "math"),
+    "other key size": ((heads(), heads(size=16), heads()), Options(), "math", "math"),
+    "causal": ((heads(), heads(), heads()), Options(causal=True), "efficient", "flash"),
+    "causal, not square": ((heads(), heads(tokens=9), heads(tokens=9)), Options(causal=True), "efficient", "efficient"),
+    "strided last dimension": ((TURNED, TURNED, TURNED), Options(), "math", "math"),
+    "no tokens": ((heads(tokens=0), heads(), heads()), Options(), "math", "math"),
+    "mask": ((heads(), heads(), heads()), Options(mask=torch.zeros(6, 6)), "efficient", "efficient"),
+    "trained mask": ((heads(), heads(), heads()), Options(mask=torch.zeros(6, 6).requires_grad_()), "efficient", "efficient"),
+    "mask without a dense row": ((heads(), heads(), heads()), Options(mask=one_column()), "math", "math"),
+    "dropout": ((heads(), heads(), heads()), Options(dropout=0.5), "efficient", "flash"),
+    "heads of one number": ((heads(size=1), heads(size=1), heads(size=1)), Options(), "math", "flash"),
+}
+
+
+@pytest.mark.parametrize("name", _RULES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_each_rule_of_sdp_utils(name: str, dtype: torch.dtype) -> None:
+    """check_tensor_shapes, check_batch_size_and_num_heads_dense, check_head_dim_size_*, check_last_dim_stride_equals_1_dense,
+    check_for_attn_mask, check_flash_causal_non_square_seqlens, check_nonzero_sequence_lengths_dense."""
+    tensors, options, single, half = _RULES[name]
+    q, k, v = (tensor.to(dtype) for tensor in tensors)
+    if name == "strided last dimension":
+        assert q.stride(-1) != 1
+    assert attention.choose(q, k, v, options, "cuda", "auto") == (single if dtype is torch.float32 else half)
+
+
+def test_a_mask_with_rows_that_are_not_aligned_is_padded_before_it_is_expanded() -> None:
+    """preprocess_mask: rows of 33 become 40, for the two heads and both batches at once."""
+
+    class Masked(nn.Module):
+        def forward(self, q: Tensor, mask: Tensor) -> Tensor:
+            return functional.scaled_dot_product_attention(q, q, q, attn_mask=mask)
+
+    padded = trace_module(Masked(), [TensorSpec((2, 2, 33, 8)), TensorSpec((33, 33))])
+    aligned = trace_module(Masked(), [TensorSpec((2, 2, 40, 8)), TensorSpec((40, 40))])
+    assert sum(row.calls for row in padded.ops if row.op == "constant_pad_nd") == 1
+    assert not any(row.op == "constant_pad_nd" for row in aligned.ops)
+    assert {holder.shape for holder in padded.at_peak} >= {(33, 40)}
+
+
 def test_fused_is_refused_where_no_kernel_takes_the_call() -> None:
     q = heads(dtype=torch.float64)
     with pytest.raises(UsageError, match="no fused kernel"):

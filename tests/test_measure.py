@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 from attnprof import stats
 from attnprof.execute import Options, run_cases
 from attnprof.profiling.measuring import device, measure, peak, prepare
-from attnprof.profiling.measuring.window import Member
+from attnprof.profiling.measuring.window import Member, flush_of, move, run_pass
 from attnprof.records import NOT_MEASURED_BUDGET, Case, Record, Shape
 
 FAULTY = str(Path(__file__).parent / "faulty.py")
@@ -114,6 +116,84 @@ def test_the_same_module_against_itself() -> None:
     ratio = stats.paired_ratio([first.latency_s[n] for n in both], [second.latency_s[n] for n in both])
     assert ratio.pairs >= 10
     assert ratio.low <= ratio.value <= ratio.high
+
+
+def tensors_of(member: Member) -> list[torch.Tensor]:
+    module = member.prepared.module
+    return [*module.parameters(), *module.buffers(), *member.prepared.inputs, *(member.gradients or ())]
+
+
+@pytest.mark.parametrize("mode", ["inference", "training"])
+def test_a_moved_member_is_the_same_elsewhere(mode: str) -> None:
+    member = measure.prepare_member(case("spatial/nonlocal", mode=mode), 0, measure.Plan("block"))
+    assert isinstance(member, Member)
+    with prepare.conditions(member.case):
+        output = prepare.forward(member.prepared)
+        before = tensors_of(member)
+        assert len(before) > 3 + (mode == "training")
+        values, places = [tensor.detach().clone() for tensor in before], [tensor.untyped_storage() for tensor in before]
+        needed = [tensor.requires_grad for tensor in before]
+        move(member)
+        after = tensors_of(member)
+        assert all(old is new for old, new in zip(before, after, strict=True)), "what holds a tensor goes on holding it"
+        assert all(torch.equal(old, new) for old, new in zip(values, after, strict=True))
+        assert all(old.data_ptr() != new.untyped_storage().data_ptr() for old, new in zip(places, after, strict=True))
+        assert [tensor.requires_grad for tensor in after] == needed
+        assert torch.equal(prepare.forward(member.prepared), output)
+        run_pass(member)
+    if mode == "training":
+        assert all(tensor.grad is not None for tensor in member.prepared.module.parameters())
+
+
+def test_moved_tensors_that_share_storage_go_on_sharing_it() -> None:
+    member = measure.prepare_member(case(), 0, measure.Plan("block"))
+    assert isinstance(member, Member)
+    whole = torch.arange(12.0)
+    module = torch.nn.Module()
+    module.whole = torch.nn.Parameter(whole)
+    module.register_buffer("part", whole[4:10].view(2, 3).t())
+    module.register_buffer("empty", torch.empty(0))
+    moved = replace(member, prepared=replace(member.prepared, module=module))
+    move(moved)
+    parameter, part = module.get_parameter("whole"), module.get_buffer("part")
+    assert parameter.data_ptr() != whole.data_ptr()
+    assert torch.equal(part, torch.tensor([[4.0, 7.0], [5.0, 8.0], [6.0, 9.0]]))
+    with torch.no_grad():
+        parameter[4] = 99.0
+    assert part[0, 0] == 99.0
+    assert whole[4] == 4.0
+
+
+def test_another_place_for_every_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two equal members: the weights of neither stay where they were from one round to the next."""
+    places: dict[str, list[int]] = {"a": [], "b": []}
+
+    def watched(member: Member) -> tuple[float, float]:
+        places[member.case.label].append(next(member.prepared.module.parameters()).data_ptr())
+        return 1e-3, 1e-3
+
+    monkeypatch.setattr(measure, "time_pass", watched)
+    plan = measure.Plan("block", budget_s=0.05, max_rel_ci=0.0)
+    rounds_of([case(label="a", settings={"cache": "warm"}), case(label="b", settings={"cache": "warm"})], plan)
+    for own in places.values():
+        sampled = own[-10:]
+        assert all(here != there for here, there in itertools.pairwise(sampled))
+
+
+def test_caches_are_flushed_by_a_write_of_twice_the_last_one() -> None:
+    cold, warm = flush_of(case()), flush_of(case(settings={"cache": "warm"}))
+    assert cold.bytes == 2 * device.cache_bytes() or cold.warnings == ("caches were warm: flushing them takes too long here",)
+    assert (warm.bytes, warm.warnings) == (0, ())
+    outcome = rounds_of([case(settings={"cache": "warm"})], measure.Plan("block", budget_s=0.05))["channel/se"]
+    assert outcome.extra["flush_bytes"] == 0
+
+
+def test_every_flag_is_recorded() -> None:
+    prepare.configure(case())
+    wanted = {"threads": 1, "matmul_tf32": False, "cudnn_tf32": False, "cudnn_benchmark": False, "cudnn_deterministic": False}
+    found = device.flags()
+    assert wanted.items() <= found.items()
+    assert {"interop_threads", "pinned_cores", "deterministic", "float32_matmul_precision"} <= set(found)
 
 
 def test_inputs_and_modules_follow_the_key() -> None:

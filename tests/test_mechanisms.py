@@ -186,9 +186,8 @@ def traced_peak_is_the_allocators(mechanism: Mechanism, name: str, args: dict[st
     shape = shape_like(name, 1, 32, 9, 9)
     with one_thread():
         for mode in MODES:
-            row = observer.observe_row(name, mode, shape)
-            assert row.allocator is not None
-            assert row.left_over == 0, f"{mode}: traced {row.traced}, allocator {row.allocator}: {observer._explained_by(row)}"
+            row = observer.observe_mechanism(name, mode, shape)
+            assert row.left_over == 0, f"{mode}: {row}"
 
 
 def docstring_has_every_heading(mechanism: Mechanism, name: str, args: dict[str, Any]) -> None:

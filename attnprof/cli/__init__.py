@@ -20,6 +20,8 @@ _COMMANDS = {
     "report": ("reporting", "Write the reports of a run again."),
     "validate": ("specs", "Check a spec: every mistake at its place."),
     "schema": ("specs", "The JSON Schema of spec files."),
+    "formula": ("formulas", "Exact closed forms of the cost, with their domain and order."),
+    "crosscheck": ("crosschecking", "Every counter on the same module, and what each one missed."),
     "doctor": ("doctor", "What this machine can do, and what is missing."),
 }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +12,10 @@ from attnprof.cli import echo_json
 from attnprof.cli.options import check_entry, frames_of, name_and_args
 from attnprof.errors import NothingSelectedError, UsageError
 from attnprof.mechanisms import survey
+from attnprof.records import MODES, SCHEMA_VERSION, Case, Shape, to_json
+
+if TYPE_CHECKING:
+    from attnprof.profiling.forms import Forms
 
 
 @click.command("list")
@@ -35,8 +40,6 @@ def list_command(as_json: bool, **wanted: str | None) -> None:
     if not chosen:
         raise NothingSelectedError("no mechanism has all of these.")
     if as_json:
-        from attnprof.records import SCHEMA_VERSION, to_json
-
         keys = ("family", "name", "title", "paper", "survey")
         listed = [dict(zip(keys, (*row[:4], to_json(row[4])), strict=True)) for row in chosen]
         echo_json({"schema": SCHEMA_VERSION, "mechanisms": listed})
@@ -74,45 +77,64 @@ def show_command(name: str, channels: int | None, hw: str | None, frames: int | 
     entry = mechanisms.describe(plain)
     if args:
         check_entry(plain, args)
-    numbers = _numbers(entry.qualified, args, channels, hw, frames) if channels or hw or args else {}
-    if as_json:
-        from attnprof.records import SCHEMA_VERSION
+    numbers = _numbers(entry, args, channels, hw, frames) if channels or hw or args else {}
+    found = _forms(entry.qualified, args)
+    from attnprof.report import catalogue, formula
 
+    if as_json:
         arguments = [{"name": a.name, "default": a.default, "type": a.annotation} for a in entry.arguments]
         head = {"schema": SCHEMA_VERSION, "name": entry.name, "family": entry.family, "title": entry.title}
         texts = {"params_formula" if key == "Params" else key.lower(): text for key, text in entry.headings.items()}
-        echo_json({**head, **texts, "arguments": arguments, **numbers})
+        forms = {each.mode: formula.data(each) for each in found}
+        echo_json({**head, **texts, "arguments": arguments, "forms": forms, **numbers})
         return
-    from attnprof.report import catalogue
-
-    costs = {key: _text(key, value) for key, value in numbers.items()}
+    costs = formula.short_texts(found) | {key: _text(key, value) for key, value in numbers.items()}
     pairs = [(argument.name, argument.default) for argument in entry.arguments]
     click.echo(catalogue.show_text(entry.qualified, entry.title, entry.headings, pairs, costs), nl=False)
 
 
-def _numbers(qualified: str, args: dict[str, Any], channels: int | None, hw: str | None, frames: int | None) -> dict[str, Any]:
-    """{'params': n} for the channels; with a resolution the traced counts of both modes as well."""
-    from attnprof.records import MODES, Case, Shape
+def _forms(qualified: str, args: dict[str, Any]) -> list[Forms]:
+    """The kept closed forms of both modes; none for other arguments than the defaults, and where none are true."""
+    from attnprof.profiling.forms import kept
+
+    cases = (Case(qualified, qualified, args, Shape(1, 1, 1, 1), mode=mode) for mode in MODES)
+    return [forms for forms in map(kept.forms_for, cases) if forms is not None]
+
+
+def _numbers(
+    entry: mechanisms.Entry, args: dict[str, Any], channels: int | None, hw: str | None, frames: int | None
+) -> dict[str, Any]:
+    """{'params': n} for the channels; with a resolution the counts of both modes as well."""
+    from attnprof.profiling.forms import kept
     from attnprof.spec import parse_hw
 
     height, width = parse_hw(hw) if hw else (65, 65)
-    shape = Shape(1, channels or 512, height, width, frames_of(frames, [qualified]))
-    mechanism = mechanisms.load(qualified)
-    assert mechanism.params is not None
-    full = mechanisms.complete_args(mechanism, shape, args)
-    try:
-        count = mechanism.params(shape.channels, **full)
-    except (ValueError, ArithmeticError, LookupError) as error:
-        raise UsageError(f"{qualified} cannot be had at {shape.channels} channels with these arguments: {error}.") from error
-    found: dict[str, Any] = {"shape": shape.text()} if hw or full != args else {}
-    found["params"] = count
+    shape = Shape(1, channels or 512, height, width, frames_of(frames, [entry.qualified]))
+    case = Case(entry.qualified, entry.qualified, args, shape)
+    counts = kept.counts_of(case)
+    by_shape = any(each.name in ("hw", "frames") and each.name not in args for each in entry.arguments)
+    found: dict[str, Any] = {"shape": shape.text()} if hw or by_shape else {}
+    found["params"] = _params(case) if counts is None else counts.params
     if hw:
         from attnprof.cli.tracing import counts_here
 
         for mode in MODES:
-            counts = counts_here(Case(qualified, qualified, args, shape, mode=mode))
+            counts = counts_here(replace(case, mode=mode))
             found[mode] = {"macs": counts.macs, "flops": counts.flops, "peak_bytes": counts.peak_bytes}
     return found
+
+
+def _params(case: Case) -> int:
+    """The parameter count by the mechanism's own closed form; imports torch. Raises UsageError where it cannot be had."""
+    mechanism = mechanisms.load(case.mechanism)
+    assert mechanism.params is not None
+    full = mechanisms.complete_args(mechanism, case.shape, case.args)
+    try:
+        return mechanism.params(case.shape.channels, **full)
+    except (ValueError, ArithmeticError, LookupError) as error:
+        raise UsageError(
+            f"{case.mechanism} cannot be had at {case.shape.channels} channels with these arguments: {error}."
+        ) from error
 
 
 def _text(key: str, value: Any) -> str:

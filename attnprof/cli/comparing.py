@@ -21,8 +21,17 @@ from attnprof.records import Case, Record
 @click.option("--mode", help="inference, training, or both with a comma (the default).")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, or none to trace only.")
 @click.option("--sdpa", default="auto", type=click.Choice(("auto", "math", "fused")), help="Attention kernel to assume.")
+@click.option("--calibrated", is_flag=True, help="Also the calibrated peak: every op run alone on the device.")
 @click.option("--sort", metavar="METRIC", help="Sort the rows by a metric.")
 @click.option("--budget", default=5.0, show_default=True, type=Seconds(), help="Seconds of sampling per case.")
+@click.option(
+    "--replicates",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 100),
+    metavar="K",
+    help="Processes that time every case, each with its own budget; from 2 on, intervals cover what varies between them.",
+)
 @click.option("--timeout", default=300.0, show_default=True, type=Seconds(), help="Seconds per case before it is killed.")
 @click.option("--force", is_flag=True, help="Compare mechanisms whose inputs have another layout.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
@@ -37,9 +46,13 @@ def compare_command(names: tuple[str, ...], **options: Any) -> int:
     if len(names) < 2:
         raise UsageError("compare wants at least two mechanisms: `attnprof compare nonlocal ccnet --hw 97x97`.")
     shown: tuple[str, ...] = ("params", "macs", "flops", "peak_memory", "latency")
-    sortable = (*shown, "measured_memory")
+    sortable = (*shown, "measured_memory", "calibrated_memory")
     if options["sort"] and metrics.metric(options["sort"]).key not in sortable:
         raise UsageError(f"--sort {options['sort']}: compare shows {', '.join(sortable)}.")
+    if options["calibrated"] and options["device"] == "none":
+        raise UsageError("--calibrated runs every op on a device: give --device cpu or cuda, not none.")
+    if options["replicates"] > 1 and options["device"] == "none":
+        raise UsageError("--replicates times every case: give --device cpu or cuda, not none.")
     cases = _cases(names, options)
     if not options["force"]:
         _refuse_other_layouts(cases)
@@ -47,6 +60,8 @@ def compare_command(names: tuple[str, ...], **options: Any) -> int:
     records = _trace_here(cases) if _in_process(cases) else _run(cases, options)
     if any(record.memory is not None for record in records):
         shown = (*shown, "measured_memory")
+    if options["calibrated"]:
+        shown = (*shown, "calibrated_memory")
     compared = compare.comparison(records, cases[0].label, shown)
     claims = _claims(cases)
     if options["as_json"]:
@@ -157,7 +172,12 @@ def _trace_here(cases: Sequence[Case]) -> list[Record]:
 def _run(cases: Sequence[Case], options: dict[str, Any]) -> list[Record]:
     from attnprof.execute import Options, run_cases
 
-    chosen = Options(budget_s=options["budget"], timeout_s=options["timeout"])
+    chosen = Options(
+        budget_s=options["budget"],
+        timeout_s=options["timeout"],
+        calibrate=options["calibrated"],
+        replicates=options["replicates"],
+    )
     with progress(options["quiet"]) as listener:
         found = {record.case.key: record for record in run_cases(cases, chosen, listener)}
     return [found[case.key] for case in cases]

@@ -13,11 +13,15 @@ from typing import Any, cast
 import click
 
 from attnprof.cli import echo_json
+from attnprof.cli.bounding import bounded, check
+from attnprof.cli.crosschecking import cross_checked
 from attnprof.cli.options import Seconds
 from attnprof.cli.progress import progress, say
 from attnprof.cli.reporting import write_reports
 from attnprof.errors import NothingSelectedError, UsageError
 from attnprof.records import SCHEMA_VERSION, Case, Record, to_json
+
+_CALIBRATED = "calibrated_memory"  # the metric that asks for it
 
 
 @click.command("run")
@@ -92,6 +96,7 @@ def _cases(spec: Any, options: dict[str, Any]) -> tuple[Case, ...]:
     from attnprof import plan
     from attnprof.execute import resolve_device
 
+    check(spec)
     wanted = options["device"] or spec.measure.device
     device, warning = resolve_device(wanted)
     if warning and not options["quiet"]:
@@ -117,13 +122,15 @@ def _run_one(spec: Any, cases: Sequence[Case], options: dict[str, Any], formats:
     stem = report.file_stem(spec.name)
     folder: Path = options["out"] or Path("reports") / stem
     path = _prepare(folder, stem, options)
-    kept = _reuse(path, cases, options)
+    kept = _reuse(path, cases, options, _CALIBRATED in spec.metrics)
     run = store.Run(spec.name, tuple(dict.fromkeys(case.key for case in cases)), spec.baseline, tuple(spec.metrics))
     larger = _larger_run(path, run.keys)
     store.append(path, run)
     found, interrupted = _execute(spec, [case for case in cases if case.key not in kept], options, path)
     by_key = kept | found
-    records = [by_key[key] for key in run.keys if key in by_key]
+    if spec.counters and not interrupted:
+        by_key |= cross_checked(by_key, spec.counters, path, options)
+    records = bounded([by_key[key] for key in run.keys if key in by_key], spec, path)
     meta = report.Meta(spec.name, spec.baseline, spec.metrics)
     stale = [name for name in report.FORMATS if name not in formats and (folder / f"{stem}.{name}").exists()]
     written = write_reports(records, meta, (*formats, *stale), folder)
@@ -166,8 +173,8 @@ def _prepare(folder: Path, stem: str, options: dict[str, Any]) -> Path:
     return path
 
 
-def _reuse(path: Path, cases: Sequence[Case], options: dict[str, Any]) -> dict[str, Record]:
-    """{key: stored record} of what need not run again."""
+def _reuse(path: Path, cases: Sequence[Case], options: dict[str, Any], calibrated: bool) -> dict[str, Record]:
+    """{key: stored record} of what need not run again; `calibrated`: with a calibrated peak, where the case has a device."""
     from attnprof import store
     from attnprof.profiling.provenance import provenance
 
@@ -177,7 +184,7 @@ def _reuse(path: Path, cases: Sequence[Case], options: dict[str, Any]) -> dict[s
         for warning in stored.warnings if not options["quiet"] else ():
             say(f"warning: {warning}")
         for case in cases:
-            record = store.reusable(stored, case, provenance(case))
+            record = store.reusable(stored, case, provenance(case), calibrated)
             if record is not None:
                 kept[case.key] = dataclasses.replace(record, case=case)
         if not options["resume"] and not options["quiet"]:
@@ -195,6 +202,7 @@ def _execute(spec: Any, cases: Sequence[Case], options: dict[str, Any], path: Pa
         budget_s=spec.measure.budget_s,
         run_budget_s=spec.measure.run_budget_s,
         timeout_s=options["timeout"],
+        calibrate=_CALIBRATED in spec.metrics,
     )
     found: dict[str, Record] = {}
 

@@ -13,14 +13,16 @@ from attnprof.cli import echo_json
 def validate_command(specs: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """Check specs: every mistake at its place. Nothing is imported or run."""
     from attnprof import plan
-    from attnprof.errors import SpecError, UsageError
+    from attnprof.cli.bounding import check
+    from attnprof.errors import UsageError
     from attnprof.spec import parse_file
 
     mistakes = []
     for path in specs:
         try:
             spec = parse_file(path, overrides)
-        except SpecError as error:
+            check(spec)
+        except UsageError as error:
             mistakes.append(str(error))
         else:
             cases = plan.expand(spec, "none")

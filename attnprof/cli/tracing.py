@@ -1,4 +1,6 @@
-"""Tracing for `compare`, `show` and `explain`: catalogue mechanisms in this process, other people's code in a child."""
+"""Counting for `compare`, `show` and `explain`: by the kept closed forms where they answer (no torch is imported then), else by
+a trace: of catalogue mechanisms in this process, of other people's code in a child.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,16 @@ from attnprof.records import Case, Counts, Record
 
 
 def trace_here(case: Case) -> Record:
-    """The record of a traced case. What its module raises becomes its status, as in a child; UsageError is raised."""
+    """The record of a case, counted. What its module raises becomes its status, as in a child; UsageError is raised."""
     if case.imported:  # its prints, exits and crashes stay in the child
         from attnprof.execute import run_cases
 
         return next(iter(run_cases([case])))
+    from attnprof.profiling.forms import kept
+
+    counts = kept.counts_of(case)
+    if counts is not None:
+        return Record(case, counts=counts, environment=kept.KEPT)
     from attnprof.profiling.counting.trace import trace_case
 
     try:

@@ -6,8 +6,12 @@
         status 'interrupted', then KeyboardInterrupt is raised.
     resolve_device(wanted) -> (device, warning)
         'auto', 'cpu', 'cuda', 'cuda:N' or 'none' -> a concrete device, asked of NVML and confirmed by torch in a child.
+    calibrate_all(cases, options, progress) -> Iterator[(Case, Calibrated)]
+        The calibrated peaks alone; `Calibrated.added_to(record)` puts one into a record, as a run with
+        `Options(calibrate=True)` does.
     Options(budget_s=5.0, run_budget_s=None, timeout_s=300.0, max_rel_ci=0.01, min_samples=10, seed=0, ...)
-    Progress(stage, done, total, case, text): stage is 'trace', 'measure', 'memory' or 'warning'; `progress` gets these.
+    Progress(stage, done, total, case, text): stage is 'trace', 'calibrate', 'measure', 'memory' or 'warning'; `progress`
+        gets these.
 
 A record that is ok and was left unmeasured has a `detail` that starts with NOT_MEASURED_BUDGET or NOT_MEASURED_MEMORY.
 Record.environment holds the provenance that `attnprof.store.reusable` compares, and, once measured, the machine.
@@ -15,7 +19,8 @@ Record.environment holds the provenance that `attnprof.store.reusable` compares,
 
 from __future__ import annotations
 
+from attnprof.execute.calibrating import Calibrated, calibrate_all
 from attnprof.execute.options import Options, Progress
 from attnprof.execute.run import resolve_device, run_cases
 
-__all__ = ["Options", "Progress", "resolve_device", "run_cases"]
+__all__ = ["Calibrated", "Options", "Progress", "calibrate_all", "resolve_device", "run_cases"]

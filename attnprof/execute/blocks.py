@@ -1,20 +1,22 @@
 """The second phase: time and weigh the cases of one device, block by block, within the run's budget.
 
-A block's members are timed interleaved in one child; their memory is measured in a second one. A member that fails is named
-in its row, and the block starts again without it: what the ended child had sampled is thrown away, its time is not.
+A block's members are timed interleaved in one child (or in `replicates` of them, one after the other); their memory is
+measured in another one. A member that fails is named in its row, and the block starts again without it: what the ended child
+had sampled is thrown away, its time is not. So is, once, what was sampled while a GPU was slowed down by heat or power.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from attnprof.execute.child import Ending, converse
 from attnprof.execute.options import Listener, Options, Progress
 from attnprof.execute.predict import MEMORY_SHARE, Predictor, Rates, block_overhead_s, choose, needed_bytes, split_by_memory
+from attnprof.execute.replicates import merged
 from attnprof.execute.tracing import child_memory, ended
 from attnprof.profiling.measuring.device import cache_bytes
 from attnprof.records import NOT_MEASURED_BUDGET, NOT_MEASURED_MEMORY, Memory, Record, timing_from_json, to_json
@@ -35,7 +37,7 @@ class _Phase:
     began: float
     predictor: Predictor
     total: int
-    done: set[str] = field(default_factory=set)
+    done: set[tuple[str, int]] = field(default_factory=set)
 
     def left_s(self) -> float:
         """Seconds of the run's budget that are left; infinite without one."""
@@ -43,11 +45,14 @@ class _Phase:
             return float("inf")
         return self.options.run_budget_s - (time.monotonic() - self.began)
 
-    def finish(self, record: Record) -> Record:
-        """Tell of a case that is timed or final, once."""
-        if record.case.key not in self.done:
-            self.done.add(record.case.key)
-            self.listener(Progress("measure", len(self.done), self.total, record.case))
+    def finish(self, record: Record, process: int | None = None) -> Record:
+        """Tell of a case that is timed in a process, or final, once."""
+        every = self.options.replicates
+        new = {(record.case.key, each) for each in (range(every) if process is None else (process,))} - self.done
+        if new:
+            self.done |= new
+            which = f"process {process + 1} of {every}" if process is not None and every > 1 else ""
+            self.listener(Progress("measure", len(self.done), self.total, record.case, which))
         return record
 
 
@@ -61,7 +66,8 @@ def measure_all(records: Sequence[Record], device: str, options: Options, listen
     rates = {name: Rates(**rate) for name, rate in answer["rates"].items()}
     free = answer["free_bytes"] if device.startswith("cuda") else min(answer["free_bytes"], child_memory(options))
     flush = 0.0 if device.startswith("cuda") else 2 * cache_bytes() / _FLUSH_BYTES_PER_S
-    phase = _Phase(device, options, listener, began, Predictor(rates, free, flush), len(records))
+    predictor = Predictor(rates, free, flush, options.replicates)
+    phase = _Phase(device, options, listener, began, predictor, len(records) * options.replicates)
     groups: list[list[Record]] = []
     for block in _blocks(records):
         fitting, too_large = split_by_memory(block, int(MEMORY_SHARE * free))
@@ -129,10 +135,9 @@ def _share(chosen: Sequence[Sequence[Record]], phase: _Phase) -> tuple[float, fl
     The first is what its members need at least and their part of what nobody needs. The second leaves room for a prediction
     that was too low: better some cells whole than all of them cut off.
     """
-    costs = [
-        block_overhead_s() + sum(phase.predictor.cell_s(record, phase.options.min_samples) for record in members)
-        for members in chosen
-    ]
+    predictor, least = phase.predictor, phase.options.min_samples
+    overhead = block_overhead_s(predictor.processes)
+    costs = [overhead + sum(predictor.cell_s(record, least) for record in members) for members in chosen]
     left = phase.left_s()
     spare = max(left - sum(costs), 0.0)
     fair = costs[0] + spare * len(chosen[0]) / sum(len(members) for members in chosen)
@@ -146,19 +151,45 @@ class _Attempt:
     final: list[Record] = field(default_factory=list)
     timed: list[Record] = field(default_factory=list)
     ending: Ending | None = None
+    slowed: bool = False  # the GPU's clock, by heat or power, while the block was sampled
 
 
 def measure_block(group: Sequence[Record], share: tuple[float, float], phase: _Phase) -> Iterator[Record]:
-    """Time the members of a block, then measure their memory. `share`: see `_share`."""
+    """Time the members of a block in each process, then measure their memory. `share`: see `_share`."""
     enough, deadline = (time.monotonic() + seconds for seconds in share)
+    by_key = {record.case.key: record for record in group}
+    processes: list[list[Record]] = []
+    for number in range(phase.options.replicates):
+        now, left = time.monotonic(), phase.options.replicates - number
+        bounds = (now + (enough - now) / left, now + (deadline - now) / left)
+        timed = yield from _time_in_one_process(list(by_key.values()), bounds, phase, number)
+        processes.append(timed)
+        by_key = {record.case.key: by_key[record.case.key] for record in timed}
+    yield from _weigh(merged(processes), deadline, phase)
+
+
+def _time_in_one_process(
+    group: Sequence[Record], bounds: tuple[float, float], phase: _Phase, number: int
+) -> Generator[Record, None, list[Record]]:
+    """Time the members of a block together; those that fail leave it, and a fresh child takes the rest.
+
+    bounds: when there is enough, and when it is over (monotonic). Yields what is final, returns what is timed.
+    """
+    enough, deadline = bounds
     active = {record.case.key: record for record in group}
     timed: list[Record] = []
-    fruitless = 0
+    fruitless, rejected = 0, False
     while active:
-        if time.monotonic() >= deadline:
+        began = time.monotonic()
+        if began >= deadline:
             yield from (_not_in_time(record, phase) for record in active.values())
             break
-        attempt = _time_once(list(active.values()), enough, deadline, phase)
+        attempt = _time_once(list(active.values()), bounds, phase, number)
+        spent = time.monotonic() - began
+        if attempt.slowed and not rejected and time.monotonic() + spent < enough:
+            rejected = True
+            phase.listener(Progress("warning", text=f"the GPU slowed down: the block is timed once more ({spent:.0f} s)"))
+            continue
         before = len(active)
         for record in attempt.final:
             del active[record.case.key]
@@ -175,12 +206,12 @@ def measure_block(group: Sequence[Record], share: tuple[float, float], phase: _P
             assert attempt.ending is not None
             yield from (ended(record, attempt.ending, phase.options) for record in active.values())
             break
-    yield from _weigh(timed, deadline, phase)
+    return timed
 
 
-def _time_once(members: list[Record], enough: float, deadline: float, phase: _Phase) -> _Attempt:
+def _time_once(members: list[Record], bounds: tuple[float, float], phase: _Phase, number: int) -> _Attempt:
     """One child for a block: what it timed, whom it lost."""
-    options, attempt = phase.options, _Attempt()
+    (enough, deadline), options, attempt = bounds, phase.options, _Attempt()
     by_key = {record.case.key: record for record in members}
     silent = set(by_key)
     now = time.monotonic()
@@ -194,7 +225,7 @@ def _time_once(members: list[Record], enough: float, deadline: float, phase: _Ph
         "timeout_s": options.timeout_s,
         "enough_s": max(enough - now - memory_s, 0.0) if bounded else None,
         "deadline_s": max(deadline - now - memory_s, 0.0) if bounded else None,
-        "seed": options.seed,
+        "seed": options.seed + number,
     }
     request = {"op": "measure", "cases": [to_json(record.case) for record in members], "plan": plan}
     for item in _converse(request, members, deadline, phase):
@@ -210,7 +241,8 @@ def _time_once(members: list[Record], enough: float, deadline: float, phase: _Ph
         if item["event"] == "timed":
             timing = timing_from_json(item["timing"])
             timed = replace(record, timing=timing, energy_j=item["energy_j"], environment=environment)
-            attempt.timed.append(phase.finish(timed))
+            attempt.timed.append(phase.finish(timed, number))
+            attempt.slowed = attempt.slowed or bool(item.get("slowed"))
         elif item["event"] == "left":
             attempt.final.append(replace(record, detail=item["detail"], environment=environment))
         else:
@@ -226,7 +258,7 @@ def _converse(request: dict[str, Any], members: list[Record], deadline: float, p
         members=len(members),
         timeout_s=options.timeout_s,
         deadline=None if deadline == float("inf") else deadline + _OVERDUE_S,
-        spawn=options.start == "spawn",
+        spawn=options.spawn if request["op"] == "measure" else options.start == "spawn",
     )
 
 

@@ -16,7 +16,9 @@ class Options:
     start of the child excluded. min_samples: fewer than these are no measurement. memory_bytes: what a child on the CPU may
     allocate, None for what the machine has available. start: 'fork' (from the preloaded server), 'spawn' (a fresh
     interpreter) or 'auto'. first: the label
-    that is measured first in its block (the baseline: ratios need it). tracer: where a child finds the function Case -> Counts.
+    that is measured first in its block (the baseline: ratios need it). calibrate: find the calibrated peak of every case that
+    has a device, too. replicates: how many processes time each block, each with its own budget_s; from two on they are
+    spawned, since forks share one memory layout. tracer: where a child finds the function Case -> Counts.
     """
 
     budget_s: float = 5.0
@@ -28,14 +30,21 @@ class Options:
     first: str | None = None
     memory_bytes: int | None = None
     start: str = "auto"
+    calibrate: bool = False
+    replicates: int = 1
     tracer: str = "attnprof.profiling.counting.trace:trace_case"
+
+    @property
+    def spawn(self) -> bool:
+        """Whether a child that times is a fresh interpreter."""
+        return self.start == "spawn" or (self.start == "auto" and self.replicates > 1)
 
 
 @dataclass(frozen=True)
 class Progress:
     """One step of a run: `done` of `total` cases of this stage are through; `case` is the latest; `text` is for people."""
 
-    stage: str  # trace, measure, memory, warning
+    stage: str  # trace, calibrate, measure, memory, warning
     done: int = 0
     total: int = 0
     case: Case | None = None

@@ -11,6 +11,7 @@ from attnprof.records import Counts, Record, Shape
 
 _OPS_IF_UNKNOWN = 30
 _CHILD_S = 0.15  # start of a child and its first op
+_SPAWN_S = 2.5  # the same in a fresh interpreter
 _PASSES_BEFORE = 12  # first pass, estimate, warm-up
 _MEMORY_PASSES = 3  # the warm-up, and the slower pass under the profiler
 _BUILD_S = 0.02
@@ -28,11 +29,12 @@ class Rates:
 
 @dataclass
 class Predictor:
-    """Rates per dtype, memory and flush time of a device, and how far predictions were off so far."""
+    """Rates per dtype, memory and flush time of a device, processes per block, and how far predictions were off so far."""
 
     rates: Mapping[str, Rates]
     free_bytes: int
     flush_s: float = 0.0
+    processes: int = 1
     seen: list[tuple[str, float]] = field(default_factory=list)  # (mechanism, log of seen over predicted)
 
     def learn(self, record: Record) -> None:
@@ -50,7 +52,7 @@ class Predictor:
     def cell_s(self, record: Record, samples: int) -> float:
         """Seconds for building, warm-up, the least number of samples and the memory pass of one member."""
         one = self.pass_s(record)
-        return _BUILD_S + (samples + _PASSES_BEFORE) * (one + self.flush_s) + self.memory_s(record)
+        return self.processes * (_BUILD_S + (samples + _PASSES_BEFORE) * (one + self.flush_s)) + self.memory_s(record)
 
     def memory_s(self, record: Record) -> float:
         """Seconds for the memory pass of one member."""
@@ -64,9 +66,9 @@ class Predictor:
         return counts.macs / rates.macs_per_s + counts.bytes_moved / rates.bytes_per_s + calls * rates.op_s
 
 
-def block_overhead_s() -> float:
-    """Seconds for the two children of a block."""
-    return 2 * _CHILD_S
+def block_overhead_s(processes: int = 1) -> float:
+    """Seconds for the children of a block: one for its memory, and those that time it, which are spawned from two on."""
+    return _CHILD_S + (_CHILD_S if processes == 1 else processes * _SPAWN_S)
 
 
 def needed_bytes(members: Sequence[Counts]) -> int:
@@ -111,7 +113,7 @@ def choose(
     chosen: set[str] = set()
     opened: set[int] = set()
     for _, _, cost, home, record in sorted(homes, key=lambda entry: entry[:4]):
-        needed = cost + (0.0 if home in opened else block_overhead_s())
+        needed = cost + (0.0 if home in opened else block_overhead_s(predictor.processes))
         if needed <= left_s:
             left_s -= needed
             chosen.add(record.case.key)

@@ -1,13 +1,14 @@
-"""A whole run: trace every case, then measure those that have a device."""
+"""A whole run: trace every case, calibrate those that have a device where that is asked for, then measure them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from attnprof.errors import UsageError
 from attnprof.execute.blocks import measure_all, probe
+from attnprof.execute.calibrating import Calibrated, calibrate_all
 from attnprof.execute.options import Listener, Options
 from attnprof.execute.tracing import trace_all
 from attnprof.profiling.measuring import device as devices
@@ -22,22 +23,35 @@ def run_cases(cases: Sequence[Case], options: Options | None = None, progress: L
         if case.device not in ("none", "cpu") and not case.device.startswith("cuda:"):
             raise UsageError(f"the device '{case.device}' of a case is not concrete: none, cpu or cuda:0.")
     waiting: dict[str, Record] = {}
+    calibrated: dict[str, Calibrated] = {}
     try:
         for record in trace_all(list(distinct.values()), options, listener):
             if record.status == "ok" and record.case.device != "none":
                 waiting[record.case.key] = record
             else:
                 yield record
+        found = sorted({record.case.device for record in waiting.values()})
+        for device in found if options.calibrate else ():
+            asked = [record.case for record in waiting.values() if record.case.device == device]
+            for case, one in calibrate_all(asked, options, listener):
+                calibrated[case.key] = one
         began = time.monotonic()
-        for device in sorted({record.case.device for record in waiting.values()}):
+        for device in found:
             group = [record for record in waiting.values() if record.case.device == device]
             for record in measure_all(group, device, options, listener, began):
                 del waiting[record.case.key]
-                yield record
+                yield _with(calibrated, record)
     except KeyboardInterrupt:
         for record in waiting.values():
-            yield replace(record, status="interrupted", detail="interrupted before it was measured")
+            lost = replace(record, status="interrupted", detail="interrupted before it was measured")
+            yield _with(calibrated, lost)
         raise
+
+
+def _with(calibrated: Mapping[str, Calibrated], record: Record) -> Record:
+    """The record with what calibrating its case has found."""
+    found = calibrated.get(record.case.key)
+    return record if found is None else found.added_to(record)
 
 
 def resolve_device(wanted: str) -> tuple[str, str]:

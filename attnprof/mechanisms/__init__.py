@@ -27,6 +27,7 @@ _ROOT = Path(__file__).parent
 HEADINGS = ("Paper", "Idea", "Formula", "Shapes", "Params", "Cost", "Defaults", "Differs", "Survey")
 
 OPTIONAL_HEADINGS = ("Claims",)
+_FILES: dict[tuple[str, int, int], Any] = {}  # the user's files that were run: {(path, time of change, size): module}
 LAYOUTS = ("BCHW", "BNC", "BTCHW", "BTC")
 
 
@@ -96,6 +97,7 @@ def headings_of(qualified: str) -> tuple[str, dict[str, str]]:
     return docstring.split("\n", 1)[0].strip().rstrip("."), _headings(docstring)
 
 
+@cache
 def describe(name: str) -> Entry:
     """Docstring headings and build arguments of a mechanism, from its source text."""
     qualified = resolve(name)
@@ -210,12 +212,7 @@ def load_imported(path: str) -> Mechanism:
         file = Path(where)
         if not file.is_file():
             raise UsageError(f"{where}: there is no such file (for '{path}').")
-        spec = importlib.util.spec_from_file_location(file.stem, file)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[file.stem] = module
-        spec.loader.exec_module(module)
+        module = _run_file(file)
     else:
         try:
             module = importlib.import_module(where)
@@ -228,6 +225,20 @@ def load_imported(path: str) -> Mechanism:
         advice = f" Did you mean '{near[0]}'?" if near else ""
         raise UsageError(f"'{where}' has no '{attribute}'.{advice}")
     return Mechanism(name=attribute, family="imported", layout="BCHW", paper="", build=getattr(module, attribute))
+
+
+def _run_file(file: Path) -> Any:
+    """The module of a file, run once while the file stays as it is: what it registers with torch can be registered once."""
+    stamp = (str(file.resolve()), file.stat().st_mtime_ns, file.stat().st_size)
+    if stamp not in _FILES:
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[file.stem] = module
+        spec.loader.exec_module(module)
+        _FILES[stamp] = module
+    return _FILES[stamp]
 
 
 def complete_args(mechanism: Mechanism, shape: Shape, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -140,9 +140,16 @@ def swapped(module: nn.Module, replace: Callable[[Tensor], Tensor]) -> Iterator[
             return memo[id(value)]
         return rebuilt(value, swap)
 
+    compiled: list[tuple[Any, str, Tensor]] = [
+        (part._c, name, tensor) for part in _parts(module) for name, tensor in _script_tensors(part)
+    ]
     try:
+        for inside, name, tensor in compiled:
+            inside.setattr(name, swap(tensor))
         for part, attributes in saved:
             for name, value in attributes.items():
+                if isinstance(part, torch.jit.ScriptModule) and name in ("_modules", "_parameters", "_buffers"):
+                    continue  # views of what is compiled
                 if name == "_modules":
                     part.__dict__[name] = dict(value)
                 elif name in ("_parameters", "_buffers"):
@@ -151,9 +158,19 @@ def swapped(module: nn.Module, replace: Callable[[Tensor], Tensor]) -> Iterator[
                     part.__dict__[name] = swap(value)
         yield
     finally:
+        for inside, name, tensor in compiled:
+            inside.setattr(name, tensor)
         for part, attributes in saved:
             part.__dict__.clear()
             part.__dict__.update(attributes)
+
+
+def _script_tensors(part: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers of a scripted submodule: its code reads them from where Python's attributes do not reach."""
+    if not isinstance(part, torch.jit.ScriptModule) or not hasattr(part, "_c"):
+        return []
+    held = (*part._parameters.items(), *part._buffers.items())
+    return [(name, tensor) for name, tensor in held if isinstance(tensor, Tensor)]
 
 
 def _parts(module: nn.Module) -> list[nn.Module]:

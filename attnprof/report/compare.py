@@ -15,7 +15,7 @@ from attnprof.records import Record
 from attnprof.report import console, json, table
 from attnprof.report.blocks import by_block, distinctions
 from attnprof.report.cells import factor_text
-from attnprof.report.metrics import DEFAULT_METRICS, NOT_MEASURED_DEVICE, Metric, select, why_missing
+from attnprof.report.metrics import DEFAULT_METRICS, NOT_MEASURED_DEVICE, Metric, caveat, select, why_missing
 from attnprof.report.ratios import Ratio, ratio_of
 from attnprof.report.text import clean, clip, wrap
 
@@ -68,6 +68,7 @@ def data(compared: Comparison) -> dict[str, Any]:
         case, ratio = pair.first.case, pair.ratio
         entry = {"metric": pair.metric.key, "mode": case.mode, "first": case.label, "other": pair.other.case.label}
         found = {"value": ratio.value, "low": ratio.low, "high": ratio.high, "covers": ratio.covers, "pairs": ratio.pairs}
+        found["processes"] = ratio.processes
         ratios.append({**entry, **found, "reason": ratio.reason, "shape": case.shape.text(), "dtype": case.dtype})
     return json.data(compared.records, "compare") | {"first": compared.first, "ratios": ratios}
 
@@ -127,13 +128,16 @@ def _need(pair: Pair, first: str, other: str) -> str:
     metric, ratio = pair.metric, pair.ratio
     noun, less = metric.noun, "less" if metric.kind in ("bytes", "joules") else "fewer"
     single = "" if metric.traced else " (single readings, no interval)"
+    for record in (pair.first, pair.other):
+        text = caveat(record, metric)
+        single += f" ({clean(record.case.label)}: {clean(text)})" if text else ""
     if ratio.delta == 0:
         if metric.key in _COUNTED:
-            return f"the {_COUNTED[metric.key]} are equal ({first}, {other})"
+            return f"the {_COUNTED[metric.key]} are equal ({first}, {other}){single}"
         return f"{first} and {other} need equal {noun}{single}"
     if not ratio.value:
         many, none = (first, other) if ratio.value is None else (other, first)
-        return f"{many} needs {noun}, {none} needs none"
+        return f"{many} needs {noun}, {none} needs none{single}"
     return f"{other} needs {_times(ratio.value, less)} {noun} than {first}{single}"
 
 

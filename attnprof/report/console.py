@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from attnprof.report import crosscheck
 from attnprof.report.table import Report, Table, visible
 from attnprof.report.text import WIDTH, clean, clip, fit, grid, width, wrap
 
@@ -19,6 +20,7 @@ def render(report: Report) -> str:
         lines += [*table_lines(table), ""]
     if not report.tables:
         lines += ["No cases.", ""]
+    lines += crosscheck.section(report.records)
     return "\n".join(lines + note_lines(report.notes)) + "\n"
 
 

@@ -12,6 +12,7 @@ import json
 import re
 from typing import Any
 
+from attnprof.report import crosscheck
 from attnprof.report.blocks import axes, axis_text
 from attnprof.report.metrics import METRICS
 from attnprof.report.table import Report, Row, Table
@@ -76,4 +77,5 @@ def _entries(report: Report, table: Table, row: Row) -> list[dict[str, Any]]:
             entries[-1] |= dict(zip(_NUMBERS[4:], (ratio.delta, ratio.value, ratio.low, ratio.high), strict=True))
         if column.kind == "ratio" and cell.reason and not entries[-1]["reason"]:
             entries[-1]["reason"] = cell.reason
+    entries += [common | opinion for opinion in crosscheck.csv_rows(row.record)]
     return [{key: guard(value) if isinstance(value, str) else value for key, value in entry.items()} for entry in entries]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from attnprof.report import crosscheck
 from attnprof.report.table import Cell, Column, Report, Table, visible
 from attnprof.report.text import clean
 
@@ -18,6 +19,7 @@ def render(report: Report) -> str:
         lines += _table(visible(table))
     if not report.tables:
         lines += ["No cases.", ""]
+    lines += crosscheck.markdown(report.records, escape)
     if report.notes:
         lines += ["## Notes", "", *(f"- {escape(note)}" for note in report.notes), ""]
     return "\n".join(lines)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from attnprof.errors import UsageError
-from attnprof.records import NOT_MEASURED_BUDGET, NOT_MEASURED_MEMORY, Counts, Record
+from attnprof.profiling import bounds
+from attnprof.records import NOT_CALIBRATED, NOT_MEASURED_BUDGET, NOT_MEASURED_MEMORY, Counts, Record
 
 NOT_MEASURED_DEVICE = "not measured (device none)"
 DEFAULT_METRICS = ("params", "macs", "flops", "peak_memory", "latency")
@@ -75,8 +76,32 @@ def _memory(record: Record) -> Reading | None:
     return None if record.memory is None else Reading(record.memory.peak_bytes)
 
 
+def _calibrated(record: Record) -> Reading | None:
+    return None if record.calibrated is None else Reading(record.calibrated.peak_bytes)
+
+
 def _energy(record: Record) -> Reading | None:
     return None if record.energy_j is None else Reading(record.energy_j)
+
+
+def _bound(record: Record) -> Reading | None:
+    found = bounds.bound(record)
+    return None if isinstance(found, str) else Reading(found.seconds)
+
+
+def _unfused(record: Record) -> Reading | None:
+    found = bounds.unfused(record)
+    return None if isinstance(found, str) else Reading(found)
+
+
+def _bound_ratio(record: Record) -> Reading | None:
+    """Latency / bound: how far a case is from what no kernel beats."""
+    latency, floor = _latency(record), bounds.held_against(record)
+    if latency is None or isinstance(floor, str):
+        return None
+    if latency.low is None or latency.high is None:
+        return Reading(latency.value / floor, n=latency.n)
+    return Reading(latency.value / floor, latency.low / floor, latency.high / floor, latency.n)
 
 
 _ALL = (
@@ -89,11 +114,20 @@ _ALL = (
     Metric("peak_memory", "Peak", "bytes", "B", "peak memory", _count("peak_bytes")),
     Metric("peak_cuda_memory", "Peak CUDA", "bytes", "B", "modelled CUDA peak memory", _count("peak_cuda_bytes")),
     Metric("measured_memory", "Peak meas.", "bytes", "B", "measured peak memory", _memory, traced=False),
+    Metric("calibrated_memory", "Peak calib.", "bytes", "B", "calibrated peak memory", _calibrated, traced=False),
     Metric("latency", "Latency", "seconds", "s", "latency", _latency, traced=False),
     Metric("throughput", "Throughput", "rate", "1/s", "throughput", _throughput, traced=False, higher_is_better=True),
     Metric("energy", "Energy", "joules", "J", "energy", _energy, traced=False),
+    Metric("bound", "Bound", "seconds", "s", "bound", _bound),
+    Metric("unfused", "Unfused", "seconds", "s", "unfused estimate", _unfused),
+    Metric("bound_ratio", "Latency/bound", "ratio", "1", "latency / bound", _bound_ratio, traced=False),
 )
 METRICS: Mapping[str, Metric] = {metric.key: metric for metric in _ALL}
+_BOUNDS: Mapping[str, Callable[[Record], object]] = {  # a number, or the sentence why there is none
+    "bound": bounds.bound,
+    "unfused": bounds.unfused,
+    "bound_ratio": bounds.held_against,
+}
 _ALIASES = {
     "activation_bytes": "activation_memory",
     "resident_bytes": "resident_memory",
@@ -116,37 +150,46 @@ def metric(name: str) -> Metric:
 
 
 def select(names: Iterable[str], records: Iterable[Record]) -> tuple[Metric, ...]:
-    """The metrics called `names`; measured peaks stand beside the traced ones where any record has one."""
-    chosen = list(dict.fromkeys(metric(name) for name in names))
-    peak, measured = METRICS["peak_memory"], METRICS["measured_memory"]
-    if peak in chosen and measured not in chosen and any(record.memory is not None for record in records):
-        chosen.insert(chosen.index(peak) + 1, measured)
+    """The metrics called `names`; measured and calibrated peaks stand beside the traced ones where any record has one."""
+    chosen, found = list(dict.fromkeys(metric(name) for name in names)), list(records)
+    peak = METRICS["peak_memory"]
+    for beside in (METRICS["measured_memory"], METRICS["calibrated_memory"]):
+        if peak in chosen and beside not in chosen and any(beside.read(record) is not None for record in found):
+            chosen.insert(chosen.index(peak) + 1, beside)
     return tuple(chosen)
+
+
+def caveat(record: Record, wanted: Metric) -> str:
+    """What a count leaves out or takes for granted, in words for its footnote; '' for a whole one."""
+    if wanted.key not in ("macs", "flops") or record.counts is None:
+        return ""
+    parts = []
+    found = record.counts
+    for ledger, text in ((found.uncounted, "NOT COUNTED, no formula"), (found.assumed, "counted on an assumption")):
+        if ledger:
+            parts.append(f"{text}: {', '.join(f'{op} {calls}' for op, calls in ledger.items())}")
+    return "; ".join(parts)
 
 
 def why_missing(record: Record, wanted: Metric) -> str:
     """Why `wanted` has no reading in this record, in one line."""
-    detail = " ".join(record.detail.split())
+    lines = record.detail.splitlines()
+    detail = " ".join(" ".join(line for line in lines if not line.startswith(NOT_CALIBRATED)).split())
     if record.status != "ok":
         return f"{record.status}: {detail}" if detail else record.status
+    if record.counts is not None and (wanted.key != "bound_ratio" or record.timing is not None):
+        found = _BOUNDS[wanted.key](record) if wanted.key in _BOUNDS else None
+        if isinstance(found, str):
+            return found
     if wanted.traced:
         return f"not traced: {detail}" if detail else "not traced (no reason recorded)"
     if record.case.device == "none":
         return NOT_MEASURED_DEVICE
+    if wanted.key == "calibrated_memory":
+        return next((line for line in lines if line.startswith(NOT_CALIBRATED)), f"{NOT_CALIBRATED} (not asked for)")
     for reason in (NOT_MEASURED_BUDGET, NOT_MEASURED_MEMORY):
         if reason in detail:
             return reason
     if wanted.key in ("energy", "measured_memory") and record.timing is not None:
         return "not measured (no reading on this device)"
     return f"not measured: {detail}" if detail else "not measured (no reason recorded)"
-
-
-def pairs(first: Record, second: Record) -> tuple[list[float], list[float]]:
-    """Latencies of the two in rounds of the same block in which both were timed; empty lists where there are none."""
-    a, b = first.timing, second.timing
-    if a is None or b is None or not a.block or a.block != b.block:
-        return [], []
-    left = dict(zip(a.rounds, a.latency_s, strict=False))
-    right = dict(zip(b.rounds, b.latency_s, strict=False))
-    shared = sorted(left.keys() & right.keys())
-    return [left[r] for r in shared], [right[r] for r in shared]

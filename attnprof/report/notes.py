@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from attnprof.profiling import bounds
 from attnprof.records import Record
 from attnprof.report.blocks import argument_text
+from attnprof.report.cells import factor_text
+from attnprof.report.memory import memory_notes
 from attnprof.report.metrics import METRICS, Metric, why_missing
 from attnprof.report.text import clean, clip
 
@@ -22,10 +25,25 @@ _CONVENTIONS = {
     "peak_memory": "Peak: the most tensor storage alive above parameters, buffers and inputs.",
     "peak_cuda_memory": "Peak CUDA: the traced pass as CUDA's allocator would see it (a model, not a measurement).",
     "measured_memory": "Peak meas.: {how} peak above parameters, buffers and inputs.",
+    "calibrated_memory": (
+        "Peak calib.: the largest sum of the bytes alive before an op and that op's own peak, run alone on this machine."
+    ),
     "latency": "Latency: median; ± is the larger side of its 95 % interval by order statistics (below 6 samples: the range).",
     "throughput": "Throughput: batch / median latency; ± as for latency.",
     "energy": "Energy: joules per pass, one reading.",
+    "bound": (
+        "Bound: what no pass beats: the longer of reading parameters, buffers and inputs once from memory and of the traced"
+        " MACs at the dtype's peak (Winograd, FFT and causal kernels execute fewer MACs than are traced)."
+    ),
+    "unfused": (
+        "Unfused: an estimate: op after op at the device's best rates, nothing kept in a cache between ops, no two at once."
+    ),
+    "bound_ratio": "Latency/bound: median latency / bound.",
 }
+_OVER_PROCESSES = (
+    "Latency: median of the processes' medians; ± is the larger side of the 95 % t-interval over their logarithms, which"
+    " covers what varies between processes too."
+)
 # Environment keys that a reader of the table needs, and how they are introduced; others stay in the JSON.
 # Keys of the mappings in _NESTED are looked up like those beside them.
 _ENVIRONMENT = {
@@ -44,6 +62,7 @@ _ENVIRONMENT = {
 _NESTED = ("provenance", "flags")
 # profiling/measuring/measure.py warns in these words where Timing.warmup_converged is False; the note says it.
 UNSTEADY = "the warm-up did not reach a steady state"
+_BOUNDED = {"bound", "unfused", "bound_ratio"}
 _MOST_NAMED = 6
 _NAMED_OF_MANY = 3
 
@@ -53,27 +72,40 @@ def notes_of(records: Sequence[Record], metrics: Sequence[Metric], baseline: str
     shown = {metric.key for metric in metrics}
     found = {metric.key for metric in METRICS.values() if any(metric.read(record) is not None for record in records)}
     said = [key for key in _CONVENTIONS if key in shown and (METRICS[key].traced or key in found)]
-    out = [_CONVENTIONS[key].format(how=_how_measured(records)) for key in said]
+    processes = _processes(records)
+    several = {"latency": _OVER_PROCESSES} if processes and processes[-1] > 1 else {}
+    out = [several.get(key, _CONVENTIONS[key]).format(how=_how_measured(records)) for key in said]
     if any(metric.kind == "bytes" for metric in metrics):
         out.append("1 MiB = 2^20 bytes, 1 KiB = 2^10 bytes.")
     if baseline:
-        out += _ratio_notes(clean(baseline), inverse, bool({"latency", "throughput"} & shown) and _paired(records))
-    out += _settings(records) + _kernels(records) + _environment(records) + _timing(records) + _memory(records)
+        timed = bool({"latency", "throughput"} & shown) and _paired(records)
+        out += _ratio_notes(clean(baseline), inverse, processes[-1] if timed else 0)
+    if shown & _BOUNDED:
+        out += _rates(records) + _bounds(records)
+    out += _settings(records) + _kernels(records) + _environment(records) + _timing(records) + memory_notes(records)
     out += _coverage(records, metrics)
     return tuple(out + _counting(records))
 
 
-def _ratio_notes(baseline: str, inverse: bool, timed: bool) -> list[str]:
+def _ratio_notes(baseline: str, inverse: bool, timed: int) -> list[str]:
+    """`timed`: by how many processes; 0 where no latency has a ratio."""
     meaning = f"value of {baseline} / value" if inverse else f"value / value of {baseline}"
     out = [f"ratio: {meaning}, of the unrounded values."]
     if not inverse:
         medians = "; that of a latency is of the medians, only where both were timed side by side" if timed else ""
         out.append(f"delta (in md and csv): value - value of {baseline}, in the column's unit{medians}.")
     if timed:
-        out.append(
-            "Latency ratio: median over rounds in which both were timed side by side, with its 95 % bootstrap interval,"
-            " which covers what varies within one process only."
-        )
+        median = "median over rounds in which both were timed side by side"
+        if timed > 1:
+            out.append(
+                f"Latency ratio: mean over {timed} processes of the logarithm of the {median}, with its 95 % t-interval over"
+                f" the processes ({timed - 1} d.o.f.), which covers what varies between processes too."
+            )
+        else:
+            out.append(
+                f"Latency ratio: {median}, with its 95 % interval by order statistics, wider where rounds were disturbed"
+                " together; it covers what varies within one process only."
+            )
     return out
 
 
@@ -83,10 +115,52 @@ def _paired(records: Sequence[Record]) -> bool:
     return any(count > 1 for block, count in blocks.items() if block)
 
 
+def _processes(records: Sequence[Record]) -> list[int]:
+    """The numbers of processes that timings come from, ascending."""
+    return sorted({record.timing.k for record in records if record.timing is not None and record.timing.n})
+
+
 def _how_measured(records: Iterable[Record]) -> str:
     """'measured', 'calibrated' or 'measured or calibrated': the sources that occur."""
     calibrated = {record.memory.source == "calibrated" for record in records if record.memory is not None}
     return " or ".join(word for word, of in (("measured", False), ("calibrated", True)) if of in calibrated)
+
+
+def _rates(records: Sequence[Record]) -> list[str]:
+    """Whose rates the bounds are made of, once each."""
+    lines: dict[str, None] = {}
+    for record in records:
+        rates = bounds.rates_of(record)
+        if rates is not None:
+            peak = rates.macs_per_s.get(record.case.dtype)
+            compute = "" if peak is None else f"{factor_text(peak / 1e9)} GMAC/s {record.case.dtype}, "
+            bandwidth = f"{factor_text(rates.bytes_per_s / 1e9)} GB/s"
+            source = "published peaks" if rates.source == "published" else "the best that doctor --roofline measured"
+            lines[f"Rates ({source}, {clean(rates.device)}): {compute}{bandwidth}; 1 GB is 10^9 bytes."] = None
+    return list(lines)
+
+
+def _bounds(records: Sequence[Record]) -> list[str]:
+    """Latencies that lie below their bound, loudly; then which of the two floors binds whom."""
+    below, binding = [], dict[str, list[str]]()
+    for record in records:
+        label = f"{record.case.label} {record.case.mode}"
+        found, floor = bounds.bound(record), bounds.held_against(record)
+        if isinstance(found, bounds.Bound) and found.seconds:
+            binding.setdefault(found.binds, []).append(label)
+        if isinstance(floor, float) and record.timing is not None and record.timing.n and record.timing.median_s < floor:
+            below.append(f"{label} ({factor_text(record.timing.median_s / floor)})")
+    out = []
+    if below:
+        out.append(
+            f"WARNING: measured BELOW THE BOUND (latency/bound): {_named(below)}. A rate is too low (measure it again on a"
+            " quiet machine: attnprof doctor --roofline), the count is too high, or the kernel executes fewer MACs than were"
+            " traced."
+        )
+    if len(binding) == 1:
+        return [*out, f"What binds: {next(iter(binding))}, in every case."]
+    texts = [f"{kind} for {_named(binding[kind])}" for kind in ("compute", "memory") if kind in binding]
+    return out + ([f"What binds: {'; '.join(texts)}."] if texts else [])
 
 
 def _settings(records: Sequence[Record]) -> list[str]:
@@ -153,7 +227,11 @@ def _timing(records: Sequence[Record]) -> list[str]:
         return []
     counts = sorted(timing.n for _, timing in timings)
     n = str(counts[0]) if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+    processes = _processes(records)
     out = [f"n = {n} samples per latency, none dropped; intervals cover what varies within one process."]
+    if processes[-1] > 1:
+        several = " to ".join(str(k) for k in dict.fromkeys((processes[0], processes[-1])))
+        out = [f"n = {n} samples per latency from {several} processes, none dropped."]
     unsteady = [label for label, timing in timings if not timing.warmup_converged]
     if unsteady:
         out.append(f"Warm-up did not reach a steady state: {_named(unsteady)}.")
@@ -167,12 +245,6 @@ def _timing(records: Sequence[Record]) -> list[str]:
                 continue
             warned.setdefault(clip(clean(warning), 160), []).append(label)
     return out + [f"Warning: {warning} ({_named(labels)})." for warning, labels in warned.items()]
-
-
-def _memory(records: Sequence[Record]) -> list[str]:
-    sources = Counter(record.memory.source for record in records if record.memory is not None)
-    texts = [f"{clean(source)} ({count})" for source, count in sorted(sources.items())]
-    return [f"Source of measured peaks: {', '.join(texts)}."] if texts else []
 
 
 def _coverage(records: Sequence[Record], metrics: Sequence[Metric]) -> list[str]:

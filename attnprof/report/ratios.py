@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from attnprof import stats
 from attnprof.records import Record
-from attnprof.report.metrics import FEWEST_PAIRS, Metric, pairs, why_missing
+from attnprof.report.metrics import FEWEST_PAIRS, Metric, why_missing
 
 EXACT = "exact"
 NOT_PAIRED = "not timed in the same block"
@@ -26,6 +26,7 @@ class Ratio:
     high: float | None = None
     covers: str = ""
     pairs: int | None = None
+    processes: int | None = None
     reason: str = ""
     delta: float | None = None  # first - second, in the metric's base unit; of timings only where both stand in one block
 
@@ -36,6 +37,8 @@ def ratio_of(first: Record, second: Record, metric: Metric) -> Ratio:
     if a is None or b is None:
         lacking = first if a is None else second
         return Ratio(reason=f"{lacking.case.label}: {why_missing(lacking, metric)}")
+    if metric.key == "bound_ratio":
+        return Ratio(reason="latencies are compared by their own column, each bound is another")
     delta = a.value - b.value
     if metric.key in ("latency", "throughput"):
         return _paired(first, second, metric.key == "throughput", delta)
@@ -50,16 +53,35 @@ def ratio_of(first: Record, second: Record, metric: Metric) -> Ratio:
 def _paired(first: Record, second: Record, inverse: bool, delta: float) -> Ratio:
     if first is second:
         return Ratio(1.0, 1.0, 1.0, EXACT, delta=delta)
-    left, right = pairs(second, first) if inverse else pairs(first, second)
-    if not left:
+    found = paired(second, first) if inverse else paired(first, second)
+    if not found:
         return Ratio(reason=NOT_PAIRED)
-    ratio = _bootstrap(tuple(left), tuple(right))
-    if ratio.pairs < FEWEST_PAIRS:
-        return Ratio(ratio.value, covers="too few pairs for an interval", pairs=ratio.pairs, delta=delta)
-    return Ratio(ratio.value, ratio.low, ratio.high, ratio.covers, ratio.pairs, delta=delta)
+    ratio = _over(found)
+    if min(len(left) for left, _ in found) < FEWEST_PAIRS:
+        few = "too few pairs for an interval"
+        return Ratio(ratio.value, covers=few, pairs=ratio.pairs, processes=ratio.processes, delta=delta)
+    return Ratio(ratio.value, ratio.low, ratio.high, ratio.covers, ratio.pairs, ratio.processes, delta=delta)
+
+
+Samples = tuple[float, ...]
+
+
+def paired(first: Record, second: Record) -> tuple[tuple[Samples, Samples], ...]:
+    """Latencies of the two in rounds of one block in which both were timed, for each process that has any; () where none."""
+    a, b = first.timing, second.timing
+    if a is None or b is None or not a.block or a.block != b.block:
+        return ()
+    left, right = a.by_process, b.by_process
+    out = []
+    for process in sorted(left.keys() & right.keys()):
+        own, other = left[process], right[process]
+        shared = sorted(own.keys() & other.keys())
+        if shared:
+            out.append((tuple(own[number] for number in shared), tuple(other[number] for number in shared)))
+    return tuple(out)
 
 
 @lru_cache(maxsize=4096)
-def _bootstrap(left: tuple[float, ...], right: tuple[float, ...]) -> stats.Ratio:
+def _over(pairs: tuple[tuple[Samples, Samples], ...]) -> stats.Ratio:
     """Kept, since one run's table, comparison and sentences ask for the same pairs."""
-    return stats.paired_ratio(left, right)
+    return stats.ratio_over_processes(pairs)

@@ -1,7 +1,8 @@
 """Records of one run -> a Report of tables: one table per block (same shape, dtype, mode, device, host, settings).
 
 Mechanisms are rows; every metric is a value column and, with a baseline, a delta and a ratio column beside it (the console
-leaves the deltas out). Cells carry the raw reading beside their text, so that a renderer only lays out. A ratio is value /
+leaves the deltas out). Cells carry the raw reading beside their text, so that a renderer only lays out. A count
+that leaves ops out has a footnote. A ratio is value /
 baseline's value (the inverse for `compare`, without deltas); that of a latency comes only from rounds in which both were timed
 side by side. No cell is empty: a failure shows its status, what was not measured '-', and both refer to a footnote.
 
@@ -19,7 +20,7 @@ from attnprof.errors import UsageError
 from attnprof.records import Record
 from attnprof.report.blocks import axes, axis_text, by_block, by_kind, find, title_of_kind, titles
 from attnprof.report.cells import decimals, delta_text, ranks, ratio_text, value_text
-from attnprof.report.metrics import DEFAULT_METRICS, NOT_MEASURED_DEVICE, Metric, Reading, metric, select, why_missing
+from attnprof.report.metrics import DEFAULT_METRICS, NOT_MEASURED_DEVICE, Metric, Reading, caveat, metric, select, why_missing
 from attnprof.report.notes import notes_of
 from attnprof.report.ratios import Ratio, ratio_of
 from attnprof.report.text import clean, clip
@@ -202,7 +203,7 @@ def _values(
             text = MISSING if record.status == "ok" else clean(record.status)
             out.append(Cell(text, reason=why_missing(record, each)))
         else:
-            out.append(Cell(value_text(reading, places, divisor), reading, rank=rank))
+            out.append(Cell(value_text(reading, places, divisor), reading, reason=caveat(record, each), rank=rank))
     return out
 
 
@@ -212,7 +213,7 @@ def _own_unit(record: Record, each: Metric) -> Cell:
     if reading is None:
         return _values([record], [None], each, 0, 1.0)[0]
     if each.kind in ("count", "operations"):
-        return Cell(units.format_count(reading.value), reading)
+        return Cell(units.format_count(reading.value), reading, reason=caveat(record, each))
     unit, divisor = units.column_unit(each.kind, abs(reading.value))
     return Cell(f"{value_text(reading, decimals([reading], divisor), divisor)} {unit}".rstrip(), reading)
 

@@ -86,7 +86,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Spec:
-    """A parsed spec. `baseline` is a label of `variants`; `threads` None measures with one."""
+    """A parsed spec. `baseline` is a label of `variants`; `threads` None measures with one; `counters` to cross-check with."""
 
     inputs: tuple[Input, ...]
     entries: tuple[Entry, ...]
@@ -95,6 +95,7 @@ class Spec:
     modes: tuple[str, ...] = MODES
     baseline: str | None = None
     metrics: tuple[str, ...] = DEFAULT_METRICS
+    counters: tuple[str, ...] = ()
     measure: Measure = Measure()
     sdpa: tuple[str, ...] = ("auto",)
     memory_format: tuple[str, ...] = ("contiguous",)
@@ -102,6 +103,7 @@ class Spec:
     autocast: tuple[str, ...] = ("none",)
     threads: tuple[int | None, ...] = (None,)
     source: str = ""
+    bounds: str = "auto"
 
 
 def parse_file(path: str | Path, overrides: Sequence[str] = ()) -> Spec:

@@ -28,7 +28,7 @@ from attnprof.spec.yaml_loader import Document, Path
 _SIZES = ("batch", "channels", "hw", "frames")
 _AXES: tuple[Path, ...] = (
     *(("input", key) for key in _SIZES),
-    *((key,) for key in ("dtype", "modes", "metrics", "sdpa", "memory_format", "compile", "autocast", "threads")),
+    *((key,) for key in ("dtype", "modes", "metrics", "counters", "sdpa", "memory_format", "compile", "autocast", "threads")),
 )
 
 
@@ -120,6 +120,7 @@ def _spec(document: Document, model: SpecModel) -> Spec:
         entries=tuple(entries),
         baseline=None if model.baseline is None else baseline_label(model.baseline, tuple(entries)),
         metrics=tuple(model.metrics),
+        counters=tuple(model.counters),
         measure=Measure(**model.measure.model_dump()),
         sdpa=tuple(model.sdpa),
         memory_format=tuple(model.memory_format),
@@ -127,6 +128,7 @@ def _spec(document: Document, model: SpecModel) -> Spec:
         autocast=tuple(model.autocast),
         threads=(None,) if model.threads is None else tuple(model.threads),
         source=document.file,
+        bounds=model.bounds,
     )
 
 

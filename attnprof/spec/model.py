@@ -19,6 +19,7 @@ from attnprof.records import DTYPES, MODES
 from attnprof.spec.scalars import format_scalar
 from attnprof.spec.values import (
     AUTOCAST,
+    COUNTERS,
     DEFAULT_METRICS,
     MAX_SIZE,
     MEMORY_FORMATS,
@@ -195,11 +196,17 @@ class SpecModel(Closed):
     mechanisms: list[Annotated[ItemModel, NameOrItem()]] = Field(min_length=1, description="what to compare")
     baseline: str | None = Field(None, description="label that ratios refer to")
     metrics: Axis[Annotated[str, choice("metric", METRICS)]] = Field(list(DEFAULT_METRICS), description="columns")
+    counters: Axis[Annotated[str, choice("counter", tuple(COUNTERS))]] = Field(
+        [], description="whose MACs to hold against ours"
+    )
     measure: MeasureModel = Field(default_factory=MeasureModel.model_construct)
     sdpa: Axis[Annotated[str, choice("sdpa kernel", SDPA)]] = Field(["auto"], description="kernel that attention is traced as")
     memory_format: Axis[Annotated[str, choice("memory format", MEMORY_FORMATS)]] = Field(["contiguous"])
     compile: Axis[bool] = Field([False], description="torch.compile")
     autocast: Axis[Annotated[str, choice("autocast dtype", AUTOCAST)]] = Field(["none"])
+    bounds: Annotated[str, Field(min_length=1, max_length=40)] = Field(
+        "auto", description="whose rates bound: auto, measured (doctor --roofline), or a published device such as h100-sxm"
+    )
     threads: Axis[Size] | None = Field(None, description="CPU threads while measuring; default: 1")
 
 

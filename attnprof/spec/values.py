@@ -19,14 +19,25 @@ METRICS = (
     "peak_memory",
     "peak_cuda_memory",
     "measured_memory",
+    "calibrated_memory",
     "latency",
     "throughput",
     "energy",
+    "bound",
+    "unfused",
+    "bound_ratio",
 )
+BOUND_METRICS = ("bound", "unfused", "bound_ratio")
 DEFAULT_METRICS = ("params", "macs", "flops", "peak_memory", "latency")
 SDPA = ("auto", "math", "fused")
 MEMORY_FORMATS = ("contiguous", "channels_last")
 AUTOCAST = ("none", "float16", "bfloat16")
+COUNTERS = {  # what a spec calls a counter: the counters that it stands for
+    "attnprof": ("attnprof real",),
+    "fvcore": ("fvcore",),
+    "ptflops": ("ptflops aten", "ptflops pytorch"),
+    "torch": ("torch real", "torch meta"),
+}
 MAX_SIZE = 1_000_000
 SYNONYMS = {
     "fp16": "float16",

@@ -7,6 +7,9 @@ target would choose, by torch's own rules (aten/src/ATen/native/transformers/cud
     target cuda   flash (float16/bfloat16, no mask, head size <= 256), else efficient (fused for float32 too), else math
     target cpu    flash_for_cpu, else math
 
+The rules that ask for a GPU are taken as compute capability 8.0 or 9.0 answers them; 8.6 to 8.9 and 12.x send training with
+heads of 193 to 224 (to 256 with dropout) to another kernel than flash. Where torch prefers cuDNN's attention (half types, 9.0
+and 10.0, cuDNN above 9.15) flash stands for it: outputs of the same size.
 `sdpa='math'` or `'fused'` forces it. `linear` is overridden as well: under a dispatch mode torch adds the bias of a
 non-contiguous input out of place, while eager adds it in place.
 """
@@ -92,10 +95,13 @@ def choose(query: Tensor, key: Tensor, value: Tensor, options: Any, target: str,
     return kernel
 
 
-def _fused_shapes(query: Tensor, key: Tensor, value: Tensor, gqa: bool) -> bool:
-    """4-D, one batch size, equal heads (or whole groups with GQA), nothing empty, last dimension contiguous."""
+def _fused_shapes(query: Tensor, key: Tensor, value: Tensor, gqa: bool, single: bool = True) -> bool:
+    """4-D, one batch size, equal heads (or whole groups with GQA), nothing empty, last dimension contiguous.
+
+    `single`: a last dimension of one element may have any stride.
+    """
     tensors = (query, key, value)
-    if any(t.dim() != 4 or t.numel() == 0 or (t.stride(3) != 1 and t.shape[3] != 1) for t in tensors):
+    if any(t.dim() != 4 or t.numel() == 0 or (t.stride(3) != 1 and (t.shape[3] != 1 or not single)) for t in tensors):
         return False
     if len({t.shape[0] for t in tensors}) != 1 or len({t.dtype for t in tensors}) != 1:
         return False
@@ -124,8 +130,8 @@ def _efficient(query: Tensor, key: Tensor, value: Tensor, options: Any) -> bool:
     alignment = 8 if query.dtype in _HALF else 4
     return (
         query.dtype in (*_HALF, torch.float32)
-        and not options.gqa
-        and _fused_shapes(query, key, value, gqa=False)
+        and _fused_shapes(query, key, value, gqa=False, single=False)
+        and (options.mask is None or options.mask.stride(-1) == 1)
         and query.shape[3] == key.shape[3]
         and query.shape[3] % alignment == 0
         and value.shape[3] % alignment == 0
@@ -158,7 +164,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, options: _Options, target
         out = _flash_padded(query, key, value, options)
     elif kernel == "efficient":
         if mask is not None:
-            mask = mask.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
+            mask = _aligned(mask).expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
         save = _needs_grad(query, key, value, mask)
         out, *_ = aten._scaled_dot_product_efficient_attention(
             query, key, value, mask, save, options.dropout, options.causal, scale=options.scale
@@ -174,6 +180,14 @@ def _as_bias(mask: Tensor, query: Tensor) -> Tensor:
     """A boolean mask as the kernels want it: 0 where it lets pass, -inf elsewhere."""
     closed = torch.scalar_tensor(-math.inf, dtype=query.dtype, device=query.device)
     return torch.where(mask, torch.scalar_tensor(0.0, dtype=query.dtype, device=query.device), closed)
+
+
+def _aligned(mask: Tensor) -> Tensor:
+    """The efficient kernel wants rows of a mask 8 elements apart or multiples of that: others are padded (preprocess_mask)."""
+    if all(step % 8 == 0 for step in mask.stride()[:-1]):
+        return mask
+    size = mask.shape[-1]
+    return torch.nn.functional.pad(mask, (0, 8 - size % 8))[..., :size]
 
 
 def _flash_padded(query: Tensor, key: Tensor, value: Tensor, options: _Options) -> Tensor:

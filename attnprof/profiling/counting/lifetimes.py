@@ -67,7 +67,7 @@ class Lifetimes:
         scratch = dict[int, int]()
         for at, size in self.temporaries:
             scratch[at] = max(scratch.get(at, 0), rounded(size))
-        live = best = 0
+        live, best = 0, scratch.get(0, 0)
         for index, event in enumerate(self.events):
             live += rounded(self.sizes[event]) if event > 0 else -rounded(self.sizes[-event])
             best = max(best, live + scratch.get(index + 1, 0))
@@ -76,7 +76,7 @@ class Lifetimes:
     def holders(self, blocks: Sequence[int]) -> tuple[Holder, ...]:
         """Who holds these blocks, largest first."""
         found = [
-            Holder(self.sizes[block], maker.op, maker.module, maker.phase, maker.shape)
+            Holder(self.sizes[block], maker.op, maker.module, maker.phase, maker.shape, maker.line)
             for block, maker in ((block, self.makers[block]) for block in blocks)
         ]
         return tuple(sorted(found, key=lambda holder: -holder.bytes))

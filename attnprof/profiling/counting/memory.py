@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor
 
@@ -32,6 +30,7 @@ class Ledger:
         self.temporaries: list[tuple[int, int]] = []
         self._alive: dict[int, _StorageRef | None] = {}
         self.live_bytes = 0
+        self.end = 0
 
     def reside(self, tensor: Tensor) -> int:
         """Take a parameter, buffer or input as resident; returns its bytes if its storage was not known yet."""
@@ -74,10 +73,26 @@ class Ledger:
         """True for the storage of a booked block (not of a resident tensor)."""
         return self._alive.get(tensor.untyped_storage()._cdata) is not None
 
+    def block_of(self, tensor: Tensor) -> int:
+        """The number of the block that a tensor lies in; 0 for a resident or unknown one."""
+        ref = self._alive.get(tensor.untyped_storage()._cdata)
+        return 0 if ref is None else ref.block
+
+    def drop(self, tensor: Tensor) -> None:
+        """Book the death of a tensor's block now, whoever still holds it."""
+        ref = self._alive.pop(tensor.untyped_storage()._cdata)
+        assert ref is not None, "a resident tensor is not dropped"
+        self.events.append(-ref.block)
+        self.live_bytes -= self.sizes[ref.block]
+
     def _died(self, ref: _StorageRef) -> None:
         self.events.append(-ref.block)
         self.live_bytes -= self.sizes[ref.block]
         self._alive.pop(ref.address, None)
+
+    def close(self) -> None:
+        """The pass is over: what is alive now are its results, and what dies later is the caller's doing."""
+        self.end = len(self.events)
 
     def temporary(self, size: int) -> None:
         """Book scratch that a CUDA kernel holds while the op just booked runs."""
@@ -86,15 +101,3 @@ class Ledger:
     def lifetimes(self) -> Lifetimes:
         """What was booked so far."""
         return Lifetimes(tuple(self.sizes), tuple(self.makers), tuple(self.events), tuple(self.temporaries))
-
-
-def _softmax_backward_copies(args: tuple[Any, ...], out: Any) -> int:
-    """CUDA's softmax backward makes its gradient and output contiguous first (SoftMax.cu, host_softmax_backward)."""
-    return sum(t.numel() * t.element_size() for t in args[:2] if not t.is_contiguous())
-
-
-KERNEL_TEMPORARIES: dict[str, Callable[[tuple[Any, ...], Any], int]] = {
-    "_softmax_backward_data": _softmax_backward_copies,
-    "_log_softmax_backward_data": _softmax_backward_copies,
-    "_softmax": lambda args, out: 0 if args[0].is_contiguous() else args[0].numel() * args[0].element_size(),
-}

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from attnprof import mechanisms
 from attnprof.errors import AttnprofError, UntraceableError
 from attnprof.profiling import instantiate
-from attnprof.profiling.counting import attention
+from attnprof.profiling.counting import attention, flex
 from attnprof.profiling.counting.lifetimes import Lifetimes
 from attnprof.profiling.counting.tracer import Tracer, tensors_of
 from attnprof.records import Case, Counts, OpCost, TensorSpec
@@ -56,13 +56,18 @@ def trace_module(module: nn.Module, inputs: Sequence[Any], mode: str = "inferenc
     return follow_module(module, inputs, mode, **options).counts
 
 
-def follow_case(case: Case, make_tracer: Callable[..., Tracer] = Tracer) -> Traced:
+def follow_case(
+    case: Case, make_tracer: Callable[..., Tracer] = Tracer, change: Callable[[nn.Module], object] | None = None
+) -> Traced:
     """Counts and lifetimes of a case. Raises UsageError for wrong arguments, UntraceableError where no way of counting works.
 
     The kernel target is `case.settings['target']` ('cuda' unless set); `case.settings['sdpa']` is auto, math or fused.
+    `change` alters the module that was built before it is followed: for what-ifs (never run on data then).
     """
     mechanism = instantiate.load(case)
     module = instantiate.build_on_meta(mechanism, case, Tracer())
+    if change is not None:
+        change(module)
     specs = mechanisms.input_specs(mechanism, case.shape, case.args)
     return follow_module(
         module,
@@ -75,6 +80,7 @@ def follow_case(case: Case, make_tracer: Callable[..., Tracer] = Tracer) -> Trac
         autocast=case.settings.get("autocast"),
         objective=mechanism.objective,
         rebuild=lambda: mechanisms.build(mechanism, case.shape, case.args).to(instantiate.DTYPES[case.dtype]),
+        allow_real=change is None,
         make_tracer=make_tracer,
     )
 
@@ -158,6 +164,7 @@ class _Pass:
             autocast = self.autocast not in (None, "none")
             tracer.real = tracer.real or autocast  # fake tensors take the ops themselves
             stack.enter_context(attention.overrides(self.target, self.sdpa, tracer.real, autocast))
+            stack.enter_context(flex.followed(type(tracer)))
             if autocast:
                 traced_by = "fake"
                 inputs = _enter_autocast(stack, module, inputs, str(self.autocast))
@@ -174,6 +181,7 @@ class _Pass:
                 with torch.no_grad():
                     outputs = module(*inputs)
                 kept = sum(tracer.ledger.sizes)
+                tracer.ledger.close()
                 del outputs
             tracer.counting = False
         return _summary(tracer, params, resident, kept, traced_by)
@@ -193,17 +201,20 @@ class _Pass:
             tracer.ledger.book(gradient, "gradient of output", "", "backward")
         tracer.counting = True
         _engine.run_backward(tuple(roots), tuple(gradients), False, False, (), allow_unreachable=True, accumulate_grad=True)
+        tracer.ledger.close()
         return kept
 
 
 def _attempt(pass_: _Pass, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Traced | None, Exception | None]:
     """What a pass on meta finds, or the reason why that did not work."""
-    tracer = pass_.make_tracer(real=False)
+    tracer, ready = pass_.make_tracer(real=False), flex.is_loaded()
     try:
         return pass_.count(module, inputs, tracer, "meta"), None
     except (AttnprofError, MemoryError):
         raise
     except Exception as error:
+        if flex.is_loaded() and not ready:  # the forward imported it
+            return _attempt(pass_, module, inputs)
         if tracer.assumed or _is_meta_limit(error):
             reason = f"{type(error).__name__}: {error}"
             return None, UntraceableError(f"the module cannot be traced without data ({reason}).")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attnprof.profiling.counting import flops, memory, outputs
+from attnprof.profiling.counting import flops, memory, outputs, temporaries
 
 aten = torch.ops.aten
 _ADD = aten.add.Tensor
@@ -56,6 +56,7 @@ class _Entry:
         "scratch",
         "tensors",
         "view",
+        "whole",
     )
 
     def __init__(self, func: Any) -> None:
@@ -71,7 +72,8 @@ class _Entry:
         self.creates = self.name.startswith("new_") or self.name.endswith("_like")
         self.allocates = flops.writes_nothing(func)
         self.tensors = any("Tensor" in str(value.type) for value in func._schema.returns)
-        self.scratch = memory.KERNEL_TEMPORARIES.get(self.name)
+        self.whole = self.rule is None and func.namespace == "aten" and _is_composite(func)
+        self.scratch = temporaries.size_for(self.name)
 
 
 _ENTRIES: dict[Any, _Entry] = {}
@@ -124,6 +126,9 @@ class Tracer(TorchDispatchMode):
                 entry.in_place_form(*args, **kwargs)
             out = args[0]
         elif self.real:
+            if entry.whole:  # below autograd (inference_mode, FlexAttention) torch hands composite ops over whole
+                with self:
+                    return func.decompose(*args, **kwargs)
             out = func(*args, **kwargs)
         else:
             out = self._make(entry, func, args, kwargs)
@@ -175,7 +180,7 @@ class Tracer(TorchDispatchMode):
         if name in _ASSUMED and (name != "index" or _has_mask(args[1])):
             self.assumed[name] = self.assumed.get(name, 0) + 1
             return _ASSUMED[name](args, kwargs)
-        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+        if _is_composite(func):
             with self:
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
@@ -268,6 +273,11 @@ def _is_factory(func: Any) -> bool:
     """True for empty, zeros, arange ...: a device among the arguments, and no tensor."""
     names = {argument.name for argument in func._schema.arguments}
     return "device" in names and not any("Tensor" in str(argument.type) for argument in func._schema.arguments)
+
+
+def _is_composite(func: Any) -> bool:
+    """True for an op that is made of others, for autograd too."""
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
 
 
 def _constant(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

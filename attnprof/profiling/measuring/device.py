@@ -141,7 +141,10 @@ def flags() -> dict[str, Any]:
 
     return {
         "threads": torch.get_num_threads(),
+        "interop_threads": torch.get_num_interop_threads(),
         "pinned_cores": sorted(_pinned or ()),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
         "cudnn_tf32": torch.backends.cudnn.allow_tf32,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+# bits of NVML's clock event reasons (NVML API reference, NvmlClocksEventReasons)
 _BAD_CLOCK_REASONS = {
     0x8: "hardware slowdown",
     0x20: "software thermal slowdown",
@@ -88,7 +89,7 @@ class Watch:
                 "max_sm_clock_mhz": lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM),
                 "temperature_c": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
                 "power_w": lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
-                "slow_clock_reasons": lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
+                "slow_clock_reasons": lambda: _clock_reasons(nvml, handle),
                 # less this one: process ids of another namespace cannot be told from one's own
                 "other_processes": lambda: max(len(nvml.nvmlDeviceGetComputeRunningProcesses(handle)) - 1, 0),
             }
@@ -102,19 +103,33 @@ class Watch:
         """{'gpu_state': [before, after]}, or nothing on the CPU."""
         return {"gpu_state": [self.snapshots[0], self.snapshots[-1]]} if self.snapshots else {}
 
+    def _reasons(self) -> int:
+        reasons = 0
+        for snapshot in self.snapshots:
+            reasons |= snapshot.get("slow_clock_reasons", 0)
+        return reasons
+
+    def slowed(self) -> bool:
+        """Whether heat or power held the clock down in any snapshot so far: what was sampled meanwhile is to be rejected."""
+        return bool(self._reasons() & sum(_BAD_CLOCK_REASONS))
+
     def warnings(self) -> tuple[str, ...]:
         """Look again, and say what may have disturbed the block so far."""
         self.look()
         found: list[str] = []
-        reasons = 0
-        for snapshot in self.snapshots:
-            reasons |= snapshot.get("slow_clock_reasons", 0)
+        reasons = self._reasons()
         found += [f"the GPU slowed down: {name}" for bit, name in _BAD_CLOCK_REASONS.items() if reasons & bit]
         if reasons & _POWER_CAP:
             found.append("the GPU's clock was held by its power cap")
         if any(snapshot.get("other_processes") for snapshot in self.snapshots):
             found.append("another process was using the GPU")
         return tuple(found)
+
+
+def _clock_reasons(nvml: Any, handle: Any) -> int:
+    """Why the clock is not higher, as bits: by the name of NVML 12 and later, or the one before."""
+    read = getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", None) or nvml.nvmlDeviceGetCurrentClocksThrottleReasons
+    return int(read(handle))
 
 
 @contextlib.contextmanager

@@ -4,7 +4,8 @@ Protocol (pyperf's steady-state test, nvbench's stopping rules, medians with ord
 look at its outputs; warm each up until two halves of its latest launches agree; then rounds, each timing every active member
 once in a fresh random order, so that what disturbs the machine disturbs all of them. A member is done when the relative 95 %
 half width of its median is small ('interval'), when its noise and median no longer move ('stable'), or when its time is over
-('budget'). Caches are flushed outside the timed window, gradients dropped, the garbage collector off; every sample is kept.
+('budget'). Outside the timed window gradients are dropped, tensors moved to other memory (of two equal members one would
+otherwise stay the faster by where it lies), caches flushed; the garbage collector is off; every sample is kept.
 
 The window itself is in `window.py`.
 """
@@ -24,7 +25,7 @@ from attnprof import stats
 from attnprof.profiling.measuring import device as devices
 from attnprof.profiling.measuring import gpu
 from attnprof.profiling.measuring.prepare import conditions, first_pass, prepare
-from attnprof.profiling.measuring.window import Member, flush_of, time_pass
+from attnprof.profiling.measuring.window import Member, flush_of, move, run_pass, time_pass
 from attnprof.records import NOT_MEASURED_BUDGET, Case, Timing
 
 _SLOW_S = 0.05  # a pass above this gets the short warm-up
@@ -100,7 +101,9 @@ def run_rounds(
     """Warm up and sample every member; each outcome as soon as it is final. Raises MemberError."""
     if not members:
         return
-    flush, noted = flush_of(members[0].case)
+    flush = flush_of(members[0].case)
+    for member in members:
+        member.prepared.facts["flush_bytes"] = flush.bytes
     gc.collect()
     gc.freeze()
     with conditions(members[0].case):
@@ -110,7 +113,7 @@ def run_rounds(
                 left = plan.enough_s - (time.monotonic() - turns.began)
                 most_s = min(most_s, max(left, 0.0) * _WARMUP_SHARE / (len(members) - done))
             with _turn(member, turns):
-                _warm_up(member, plan, turns, flush, most_s)
+                _warm_up(member, plan, turns, flush.run, most_s)
         active = list(members)
         shuffler = random.Random(plan.seed)
         number = 0
@@ -119,11 +122,11 @@ def run_rounds(
                 active.remove(member)
                 yield Outcome(member.case, None, _too_dear(member, plan, turns))
             for member in shuffler.sample(active, len(active)):
-                reason = _sample(member, number, plan, turns, flush)
+                reason = _sample(member, number, plan, turns, flush.run)
                 if reason:
                     active.remove(member)
                     turns.turn_to(-1)
-                    yield _outcome(member, plan, reason, (*noted, *warnings()), turns)
+                    yield _outcome(member, plan, reason, (*flush.warnings, *warnings()), turns)
             number += 1
 
 
@@ -176,6 +179,7 @@ def _sample(member: Member, number: int, plan: Plan, turns: Turns, flush: Callab
     began = time.perf_counter()
     with _turn(member, turns):
         gc.collect()
+        move(member)
         flush()
         latency, host = time_pass(member)
     member.samples.append(latency)
@@ -213,12 +217,15 @@ def _settled(member: Member, plan: Plan) -> str:
 def _outcome(member: Member, plan: Plan, stopped_by: str, noted: tuple[str, ...], turns: Turns) -> Outcome:
     """The timing of a member that is done; with too few samples there is none."""
     n = len(member.samples)
+    cuda = member.case.device.startswith("cuda")
+    if cuda and member.host_s:
+        member.prepared.facts["host_s"] = stats.median(member.host_s)  # on the CPU it is the latency
     extra = {"flags": devices.flags(), **member.prepared.facts}
     if n < plan.min_samples:
         return Outcome(member.case, None, f"{NOT_MEASURED_BUDGET}: time for {n} of {plan.min_samples} passes", extra=extra)
     if not member.converged:
         noted = (*noted, "the warm-up did not reach a steady state")
-    if stats.median(member.host_s) > stats.median(member.samples) and member.case.device.startswith("cuda"):
+    if cuda and stats.median(member.host_s) > stats.median(member.samples):
         host = stats.median(member.host_s)
         noted = (*noted, f"launch-bound: the host needs {host:.3g} s to launch what the device runs in less")
     timing = Timing(
@@ -280,7 +287,7 @@ def _energy_j(member: Member, plan: Plan, turns: Turns) -> float | None:
     passes, began = 0, time.perf_counter()
     before = gpu.energy_counter_j(device)
     while time.perf_counter() - began < _ENERGY_S:
-        time_pass(member)
+        run_pass(member)
         passes += 1
     after = gpu.energy_counter_j(device)
     return None if before is None or after is None or after <= before else (after - before) / passes

@@ -1,7 +1,7 @@
 """The timed window: one pass of one member on its device, and what happens around it.
 
 CPU: wall clock. CUDA: an event pair around the pass, its launches hidden behind a short device sleep where they take long.
-Gradients are dropped, caches flushed and the garbage collector stopped outside the window.
+Gradients are dropped, tensors moved, caches flushed and the garbage collector stopped outside the window.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attnprof import stats
 from attnprof.profiling.measuring import device as devices
@@ -104,19 +104,60 @@ def _on_cuda(member: Member) -> tuple[float, float]:
     return start.elapsed_time(stop) / 1e3, host
 
 
-def flush_of(case: Case) -> tuple[Callable[[], None], tuple[str, ...]]:
-    """(what makes the caches cold, warnings): a write of twice the last cache, unless 'warm' is asked or it is slow."""
+def run_pass(member: Member) -> None:
+    """The pass alone, to its end on the device: no clock, nothing looked at."""
+    reset(member.prepared)
+    outputs = forward(member.prepared)
+    if member.prepared.training:
+        backward(member.prepared, outputs, member.gradients)
+    if member.case.device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def move(member: Member) -> None:
+    """Give a member's parameters, buffers, inputs and incoming gradients other memory, on the CPU.
+
+    Where its tensors happen to lie makes a member up to some percent faster or slower for as long as they lie there: of two
+    equal members, one stays the faster throughout a process, and an interval over its rounds excludes 1 too often
+    (reports/interval_honesty.md). Moved before every sample, placement varies within the rounds that the interval is made of.
+    Tensors that share storage go on sharing it. A GPU's kernels are left what they have: cuDNN's flat weights, captured graphs.
+    """
+    if member.case.device != "cpu":
+        return
+    module, moved = member.prepared.module, dict[int, torch.UntypedStorage]()
+    with torch.no_grad():
+        for tensor in (*module.parameters(), *module.buffers(), *member.prepared.inputs, *(member.gradients or ())):
+            if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout is not torch.strided:
+                continue  # a tensor of another kind may hold more than one storage
+            old = tensor.untyped_storage()
+            if old.data_ptr() not in moved:
+                moved[old.data_ptr()] = old.clone()
+            place = (tensor.storage_offset(), tensor.shape, tensor.stride())
+            tensor.data = torch.empty(0, dtype=tensor.dtype).set_(moved[old.data_ptr()], *place)
+
+
+@dataclass(frozen=True)
+class Flush:
+    """What makes the caches cold: `run` writes `bytes` (0: it does nothing, they are warm)."""
+
+    run: Callable[[], None] = lambda: None
+    bytes: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+def flush_of(case: Case) -> Flush:
+    """A write of twice the last cache, its buffer allocated once; none where 'warm' is asked for or the write is slow."""
     if case.settings.get("cache") == "warm":
-        return (lambda: None), ()
+        return Flush()
     buffer = torch.empty(2 * devices.cache_bytes(case.device), dtype=torch.uint8, device=case.device)
     buffer.zero_()
     if case.device.startswith("cuda"):
-        return (lambda: _discard(buffer.zero_())), ()
+        return Flush(lambda: _discard(buffer.zero_()), buffer.numel())
     began = time.perf_counter()
     buffer.fill_(1)
     if time.perf_counter() - began > _FLUSH_LIMIT_S:
-        return (lambda: None), ("caches were warm: flushing them takes too long here",)
-    return (lambda: _discard(buffer.fill_(1))), ()
+        return Flush(warnings=("caches were warm: flushing them takes too long here",))
+    return Flush(lambda: _discard(buffer.fill_(1)), buffer.numel())
 
 
 def _discard(_: Any) -> None:

@@ -35,6 +35,8 @@ def _to_copy(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     memory_format = kwargs.get("memory_format")
     if memory_format not in (None, torch.preserve_format):
         return NotImplemented
+    if not isinstance(args[0], torch.Tensor):  # a Python number, which torch.func passes on as it is
+        return NotImplemented
     return empty(args[0].shape, kwargs.get("dtype") or args[0].dtype, preserved_strides(args[0]))
 
 
