@@ -647,3 +647,15 @@ def test_bounds_need_no_torch() -> None:
         "rates.published('h100-sxm'); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})
+
+
+def test_compare_takes_bounds() -> None:
+    """`compare --bounds`: the column, the sentence with its ratio, and a wrong name refused in words."""
+    line = ["compare", "nonlocal", "ccnet", "--hw", "97x97", "--device", "none", "--mode", "inference", "--bounds"]
+    done = subprocess.run([sys.executable, "-m", "attnprof", *line, "h100-sxm"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Bound" in done.stdout
+    assert "the time that nothing beats is 6.08x less for ccnet than for nonlocal" in done.stdout  # compute binds: as the MACs
+    refused = subprocess.run([sys.executable, "-m", "attnprof", *line, "h10"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "did you mean 'h100-sxm'" in refused.stderr

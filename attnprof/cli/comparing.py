@@ -22,6 +22,11 @@ from attnprof.records import Case, Record
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, or none to trace only.")
 @click.option("--sdpa", default="auto", type=click.Choice(("auto", "math", "fused")), help="Attention kernel to assume.")
 @click.option("--calibrated", is_flag=True, help="Also the calibrated peak: every op run alone on the device.")
+@click.option(
+    "--bounds",
+    metavar="RATES",
+    help="Also the time that nothing beats: auto (rates of the device used), measured, or a device such as h100-sxm.",
+)
 @click.option("--sort", metavar="METRIC", help="Sort the rows by a metric.")
 @click.option("--budget", default=5.0, show_default=True, type=Seconds(), help="Seconds of sampling per case.")
 @click.option(
@@ -46,11 +51,15 @@ def compare_command(names: tuple[str, ...], **options: Any) -> int:
     if len(names) < 2:
         raise UsageError("compare wants at least two mechanisms: `attnprof compare nonlocal ccnet --hw 97x97`.")
     shown: tuple[str, ...] = ("params", "macs", "flops", "peak_memory", "latency")
-    sortable = (*shown, "measured_memory", "calibrated_memory")
+    sortable = (*shown, "measured_memory", "calibrated_memory", "bound")
     if options["sort"] and metrics.metric(options["sort"]).key not in sortable:
         raise UsageError(f"--sort {options['sort']}: compare shows {', '.join(sortable)}.")
     if options["calibrated"] and options["device"] == "none":
         raise UsageError("--calibrated runs every op on a device: give --device cpu or cuda, not none.")
+    if options["bounds"]:
+        from attnprof.profiling import rates
+
+        rates.check_wanted(options["bounds"])
     if options["replicates"] > 1 and options["device"] == "none":
         raise UsageError("--replicates times every case: give --device cpu or cuda, not none.")
     cases = _cases(names, options)
@@ -62,6 +71,10 @@ def compare_command(names: tuple[str, ...], **options: Any) -> int:
         shown = (*shown, "measured_memory")
     if options["calibrated"]:
         shown = (*shown, "calibrated_memory")
+    if options["bounds"]:
+        records = rates.stamped(records, options["bounds"])
+        timed = any(record.timing is not None for record in records)
+        shown = (*shown, "bound", "bound_ratio") if timed else (*shown, "bound")
     compared = compare.comparison(records, cases[0].label, shown)
     claims = _claims(cases)
     if options["as_json"]:

@@ -64,7 +64,7 @@ def doctor_command(self_test: bool, roofline: bool, device: str, as_json: bool, 
         from attnprof.cli import roofline as test
 
         _warn(warning)
-        return test.show(concrete, as_json)
+        return test.show(concrete, as_json, quiet=quiet)
     if self_test:
         _warn(warning)
         return _self_test(concrete, options["budget"] or 1.0, options["replicates"] or 1, as_json, quiet)

@@ -88,7 +88,8 @@ def render(compared: Comparison, sort: str | None = None) -> str:
 
 
 def _sentences(pairs: Sequence[Pair]) -> tuple[str, ...]:
-    """One per metric, other and block; what holds alike in all blocks is said once."""
+    """One per metric, other and block; what holds alike in all blocks is said once. Latency / bound is for the table alone."""
+    pairs = [pair for pair in pairs if pair.metric.kind != "ratio"]
     said = [_sentence(pair) for pair in pairs]
     blocks = len({pair.where for pair in pairs})
     out = []
@@ -126,7 +127,7 @@ def _unmeasured(pair: Pair, first: str, other: str) -> str:
 def _need(pair: Pair, first: str, other: str) -> str:
     """'ccnet needs 6.54x fewer MACs than nonlocal'."""
     metric, ratio = pair.metric, pair.ratio
-    noun, less = metric.noun, "less" if metric.kind in ("bytes", "joules") else "fewer"
+    noun, less = metric.noun, "less" if metric.kind in ("bytes", "joules", "seconds") else "fewer"
     single = "" if metric.traced else " (single readings, no interval)"
     for record in (pair.first, pair.other):
         text = caveat(record, metric)
@@ -138,6 +139,8 @@ def _need(pair: Pair, first: str, other: str) -> str:
     if not ratio.value:
         many, none = (first, other) if ratio.value is None else (other, first)
         return f"{many} needs {noun}, {none} needs none{single}"
+    if metric.key == "bound":
+        return f"the time that nothing beats is {_times(ratio.value, less)} for {other} than for {first}{single}"
     return f"{other} needs {_times(ratio.value, less)} {noun} than {first}{single}"
 
 

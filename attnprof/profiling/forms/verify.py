@@ -1,0 +1,82 @@
+"""Trying expressions on seeded draws inside their domain: one that contradicts narrows the domain, or ends the expression."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+from attnprof.profiling.forms import programs, regions
+from attnprof.profiling.forms.expression import compile_text
+from attnprof.profiling.forms.programs import NAMES, Fitted, Rows
+from attnprof.profiling.forms.regions import B, Region
+from attnprof.profiling.forms.samples import Point, Sampler
+
+DRAWS = 200  # at the seed's batch, and a fifth more at other batches where the domain has them
+_ROUNDS = 5
+_PATIENCE = 400  # points looked at per draw wanted: a narrow domain is found by fewer
+
+
+def verified(
+    sampler: Sampler, fitted: Fitted, rows: Rows, seed: Point, known: Sequence[Point], start: Region, count: int = DRAWS
+) -> tuple[Fitted, int] | str:
+    """The expressions with a domain on which all draws agree, and their number; or why they are given up.
+
+    start: the region that the search started in, so that expressions with equal domains are tried on equal draws.
+    """
+    for _ in range(_ROUNDS):
+        points = draws(fitted.condition, start, seed, count)
+        if len(points) < count:
+            return f"the domain has too few points to try: {fitted.condition}"
+        good = programs.agreement(sampler, fitted, rows, points)
+        if good.all():
+            return fitted, len(points)
+        narrower = programs.bounded(sampler, fitted, seed, rows, [*known, *points])
+        if isinstance(narrower, str):
+            return narrower
+        fitted = narrower
+    return f"after {_ROUNDS} narrower domains draws still contradict {fitted.texts[0]:.80}"
+
+
+def draws(condition: str, start: Region, seed: Point, count: int = DRAWS) -> list[Point]:
+    """Seeded points inside a domain, each once: special ones, then random ones, then some of other batches."""
+    domain = compile_text(condition)
+    found: dict[Point, None] = {}
+    for wanted, batch, patience in ((count, seed[B], _PATIENCE), (count // 5, 0, _PATIENCE // 20)):
+        before = len(found)
+        for point in itertools.islice(_stream(start, seed, batch), patience * wanted):
+            if domain(dict(zip(NAMES, point, strict=True))):
+                found[point] = None
+            if len(found) >= before + wanted:
+                break
+    return list(found)
+
+
+def _stream(start: Region, seed: Point, batch: int) -> Iterator[Point]:
+    """Points of one batch, or (0) of batches 2 and 3, without end; the same ones each time."""
+    known, more = _drawn(start, seed, batch)
+    index = 0
+    while True:
+        if index == len(known):
+            known.append(next(more))
+        yield known[index]
+        index += 1
+
+
+@lru_cache(maxsize=8)
+def _drawn(start: Region, seed: Point, batch: int) -> tuple[list[Point], Iterator[Point]]:
+    """Points drawn so far, and the source of more."""
+    return [], _source(start, seed, batch)
+
+
+def _source(start: Region, seed: Point, batch: int) -> Iterator[Point]:
+    rng = random.Random(f"verify {batch}")
+    if batch:
+        region = dataclasses.replace(start, fixed=(batch, *start.fixed[1:]))
+        yield from ((batch, *point[1:]) for point in regions.pool(region, seed, rng, 0))
+    else:
+        region = start.every(B, 1, 2)
+    while True:
+        yield region.draw(rng)
