@@ -166,6 +166,8 @@ class Counts:
     assumed: Mapping[str, int] = field(default_factory=dict)
     traced_by: str = "meta"  # meta, fake, real
     ops: tuple[OpCost, ...] = ()
+    # Calls of F.scaled_dot_product_attention that were counted as the math path: {arguments and rules that refused: calls}.
+    math_attention: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -278,6 +280,8 @@ def to_json(noun: Any) -> dict[str, Any]:
             del out["crosscheck"]
         if noun.calibrated is None:
             del out["calibrated"]
+        if noun.counts is not None and not noun.counts.math_attention:
+            del out["counts"]["math_attention"]
         if noun.timing is not None:
             out["timing"] = _timing_json(noun.timing, out["timing"])
         out["case"]["key"] = noun.case.key

@@ -74,6 +74,20 @@ def paired_ratio(first: Sequence[float], second: Sequence[float]) -> Ratio:
     The interval is the pair of order statistics of the log ratios that encloses the median, its ranks moved outwards by the
     square root of `correlation_time` (between two ranks in proportion): neighbours that come and go disturb several rounds
     alike, and an interval for independent rounds (a bootstrap over rounds is one too) is then too narrow.
+
+    95 % is what it covers where the rounds are independent or nearly so, whatever their distribution. Where a disturbance lasts
+    for a good part of them it covers less, since no interval within the range of so few independent values could. Simulated,
+    the share of 1000 intervals that cover (normal unless said otherwise; AR(p): each round carries p of the one before):
+
+        rounds                                     10     20     40     70    200
+        independent: normal, Cauchy, skewed   .98-.99    .97    .98    .97    .97
+        AR(0.3)                                   .97    .96    .95    .96    .95
+        AR(0.6)                                   .91    .91    .92    .94    .95
+        AR(0.9)                                   .62    .68    .78    .84    .91
+        two levels, 5 % of rounds switch          .35    .45    .55    .64    .78
+        ten rounds at a time shifted alike        .33    .73    .88    .93    .95
+
+    The remedy is not a wider interval (the whole range of 10 rounds of AR(0.9) covers .60) but more rounds, or processes.
     """
     if len(first) != len(second) or not first:
         raise ValueError(f"pairs wanted, got {len(first)} and {len(second)} samples")
@@ -84,7 +98,7 @@ def paired_ratio(first: Sequence[float], second: Sequence[float]) -> Ratio:
     below, part = int(rank), rank % 1
     low = ordered[below] + part * (ordered[min(below + 1, n - 1)] - ordered[below])
     high = ordered[n - 1 - below] - part * (ordered[n - 1 - below] - ordered[max(n - 2 - below, 0)])
-    return Ratio(math.exp(centre), math.exp(min(low, centre)), math.exp(max(high, centre)), n)
+    return Ratio(math.exp(centre), math.exp(low), math.exp(high), n)
 
 
 def correlation_time(series: Sequence[float]) -> float:

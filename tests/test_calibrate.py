@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -153,7 +155,21 @@ def test_the_gradient_that_the_caller_makes_counts() -> None:
     nothing = {call.signature: Probe(0) for call in trace.calls}
     kept = trace.held_by_caller(blocks=False)
     assert kept == 4 * 4096  # exp, sigmoid, the product, and its gradient
-    assert calibrate.highest(trace, nothing, blocks=False)[0] >= kept
+    largest = max(trace.live(False)[call.before] for call in trace.calls)
+    assert calibrate.highest(trace, nothing, blocks=False)[0] == largest > kept
+
+
+def test_where_the_pass_runs_no_op_the_peak_is_the_callers_gradient() -> None:
+    class Turns(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.transpose(1, 2)
+
+    trace = recorder.record_module(Turns(), [TensorSpec((1, 3, 5))], "training", target="cuda")
+    nothing = {call.signature: Probe(0) for call in trace.calls}  # one of a single element, before the gradient is made
+    assert calibrate.highest(trace, nothing, blocks=False) == (3 * 5 * 4, None)
+    assert calibrate.highest(trace, nothing, blocks=True) == (512, None)
+    inference = recorder.record_module(Turns(), [TensorSpec((1, 3, 5))], "inference", target="cpu")
+    assert calibrate.highest(inference, {}, blocks=False) == (0, None)
 
 
 def test_cuda_counts_whole_blocks() -> None:
@@ -324,7 +340,42 @@ def test_threads_make_another_processor() -> None:
     assert calibrate.processor("cpu") != one
 
 
+def test_the_processor_is_all_that_scratch_depends_on_beside_the_op(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each fact changed alone makes another file, so that no probe of one is taken for a probe of the other."""
+
+    def key() -> str:
+        return Cache(None, calibrate.processor("cpu")).processor
+
+    found, keys = calibrate.processor("cpu"), [key()]
+    for owner, name, other in (
+        (torch, "__version__", "0.0"),
+        (torch.backends.cpu, "get_cpu_capability", lambda: "ABACUS"),
+        (torch, "get_num_threads", lambda: 77),
+        (device, "cache_bytes", lambda: 12345),
+        (device, "environment", lambda name: {"cpu": "Slate 9"}),
+        (calibrate, "_features", lambda: "beads"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, other)
+            keys.append(key())
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "SSE41")
+            keys.append(key())
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = not before
+    keys.append(key())
+    torch.backends.cuda.matmul.allow_tf32 = before
+    assert len(set(keys)) == len(keys)
+    assert key() == keys[0]
+    assert found["kernels"] == torch.backends.cpu.get_cpu_capability()
+
+
 DAMAGE = (
+    b"[" * 100_000 + b"\n",
+    b'{"schema": 1, "op": ' * 100_000 + b"\n",
+    b"9" * 100_000 + b"\n",
+    b"\x00" * 100 + b"\n",
     b"\xff\xfe garbage\n",
     b"[1, 2]\n",
     b'{"schema": 1, "processor": "x", "op": "op", "peak": 99, "scratch": {}}\n',
@@ -349,6 +400,31 @@ def test_damaged_lines_are_passed_over(tmp_path: Path) -> None:
     again.put("torn", 20, {})  # on a line of its own
     last = Cache(tmp_path, CPU)
     assert (last.get("op"), last.get("torn")) == ((10, {}), (20, {}))
+
+
+def test_a_line_is_written_under_the_lock_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found at the end of the file must still be there when the line is written: nobody may be between."""
+    steps: list[str] = []
+    write, lock = os.write, fcntl.flock
+
+    def locked(descriptor: int, how: int) -> None:
+        steps.append("lock" if how == fcntl.LOCK_EX else "other")
+        lock(descriptor, how)
+
+    def written(descriptor: int, data: bytes) -> int:
+        other = os.open(next(tmp_path.iterdir()), os.O_RDWR)
+        with pytest.raises(BlockingIOError):
+            lock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(other)
+        steps.append("write")
+        return write(descriptor, data)
+
+    monkeypatch.setattr(fcntl, "flock", locked)
+    monkeypatch.setattr(os, "write", written)
+    for op in ("one", "two"):
+        Cache(tmp_path, CPU).put(op, 10, {})
+    assert steps == ["lock", "write"] * 2
+    assert [Cache(tmp_path, CPU).get(op) for op in ("one", "two")] == [(10, {})] * 2
 
 
 WRITER = """

@@ -104,6 +104,103 @@ def test_an_autograd_function_that_a_tracer_does_not_enter() -> None:
     assert "autograd.Function" in opinions("linalg")["fvcore"].sentence
 
 
+def _gate(a: Tensor, b: Tensor) -> Tensor:
+    return torch.sigmoid(a) * b + torch.matmul(a, b.transpose(-1, -2)).sum(-1, keepdim=True)
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    _GATE = torch.jit.script(_gate)  # of the module's file, as people have it: it cannot be copied
+
+
+class Scripted(nn.Module):
+    """A product in eager code, one in compiled code, and one in an autograd.Function where that is asked for."""
+
+    def __init__(self, closed: bool = False) -> None:
+        super().__init__()
+        self.a, self.closed = nn.Conv2d(CHANNELS, CHANNELS, 1), closed
+
+    def forward(self, x: Tensor) -> Any:
+        y = _GATE(self.a(x), x)
+        return _Doubled.apply(y) if self.closed else y  # type: ignore[no-untyped-call]
+
+
+class _Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return torch.bmm(x.flatten(0, 1), x.flatten(0, 1).transpose(1, 2))
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_a_recurrent_layer_that_the_cpu_runs_as_one_op_is_the_same(kind: type[nn.Module]) -> None:
+    """The trace has products where the CPU may have one op: equal numbers in one submodule are no difference."""
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = kind(CHANNELS, CHANNELS, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.cell(x.flatten(2).transpose(1, 2))[0]
+            return out
+
+    (own,) = ask.crosscheck_module(Recurrent(), [torch.randn(1, CHANNELS, HEIGHT, WIDTH)], ["attnprof"])
+    gates = 4 if kind is nn.LSTM else 3
+    assert own.macs == 2 * gates * PLACES * CHANNELS**2
+    assert (own.status, own.missed, own.extra) == ("exact", {}, {})
+
+
+def test_what_a_counter_has_twice() -> None:
+    """ptflops' formula of nn.MultiheadAttention holds the products that its patched functions count as well."""
+
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heads = nn.MultiheadAttention(CHANNELS, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = x.flatten(2).transpose(1, 2)
+            out: Tensor = self.heads(tokens, tokens, tokens)[0]
+            return out
+
+    found = ask.crosscheck_module(Heads(), [torch.randn(1, CHANNELS, HEIGHT, WIDTH)], ["ptflops pytorch"])
+    (patched,) = found
+    assert any(amount == PAIRS for amount in patched.extra.values())
+    assert "counts bmm twice" in patched.sentence
+    assert "ran nothing of the kind" not in patched.sentence
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_compiled_code_that_a_tracer_does_not_enter(closed: bool) -> None:
+    """bmm of C maps H x W in TorchScript: C H W H MACs, which fvcore reports as an unsupported prim::CallFunction."""
+    found = ask.crosscheck_module(Scripted(closed), [torch.randn(1, CHANNELS, HEIGHT, WIDTH)], ["fvcore", "torch"])
+    opinion = found[0]
+    assert opinion.status == "explained"
+    assert opinion.missed == {"bmm": (2 if closed else 1) * CHANNELS * PLACES * HEIGHT}
+    assert "code compiled by torch.jit.script (prim::CallFunction)" in opinion.sentence
+    assert ("autograd.Function" in opinion.sentence) == closed
+    assert "unexplained" not in opinion.sentence
+    assert [other.status for other in found[1:]] == ["exact", "exact"]
+
+
+class HalfScripted(Scripted):
+    """The same after an eager product that the tracer sees and has no formula for."""
+
+    def forward(self, x: Tensor) -> Any:
+        rows = x.flatten(0, 1)
+        return super().forward(x) + torch.baddbmm(rows[:, :, :1], rows, torch.ones(CHANNELS, WIDTH, WIDTH)).unflatten(
+            0, (1, -1)
+        )
+
+
+def test_eager_code_beside_compiled_code_keeps_its_own_reason() -> None:
+    (opinion,) = ask.crosscheck_module(HalfScripted(), [torch.randn(1, CHANNELS, HEIGHT, WIDTH)], ["fvcore"])
+    assert opinion.status == "explained"
+    assert opinion.missed == {"bmm": CHANNELS * PLACES * HEIGHT, "baddbmm": CHANNELS * PLACES * WIDTH}
+    assert "has no formula for: baddbmm" in opinion.sentence
+    assert "(prim::CallFunction), which runs: bmm" in opinion.sentence
+
+
 def test_a_batch_that_a_counter_divides_by() -> None:
     opinion = opinions("shared", batch=3)["ptflops pytorch"]
     assert opinion.status == "explained"
@@ -348,6 +445,21 @@ metrics: [macs]
 measure: {{device: none}}
 counters: {counters}
 """
+
+
+@pytest.mark.parametrize(("status", "code"), [("unexplained", 4), ("explained", 0), ("crashed", 0)])
+def test_an_unexplained_difference_is_an_exit_code_where_asked(
+    status: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cases(asked: Any, *_: Any) -> list[Record]:
+        counts = trace_case(asked[0])
+        return [Record(asked[0], counts=counts, crosscheck=(Opinion("fvcore", status, 9, -0.1, {"bmm": 1}, {}, "why"),))]
+
+    monkeypatch.setattr("attnprof.execute.crosscheck.crosscheck_cases", cases)
+    arguments = ["crosscheck", "se", "--hw", "5x5", "--channels", "16", "-q"]
+    assert main([*arguments, "--strict"]) == code
+    assert main(arguments) == 0, "only where asked"
+    assert status in capsys.readouterr().out
 
 
 def test_counters_in_a_spec() -> None:

@@ -52,12 +52,12 @@ def as_json(*args: str) -> list[dict[str, Any]]:
     return records
 
 
-def explained(*changes: Counterfactual, notes: tuple[str, ...] = ()) -> str:
+def explained(*changes: Counterfactual, notes: tuple[str, ...] = (), tried: tuple[str, ...] = ()) -> str:
     holders = (Holder(300, "bmm", "", "forward", (3, 25), "a.py:7"), Holder(100, "add", "q", "backward", (25,)))
     counts = Counts(1, 2, 3, 4, 5, 6, 400, 512, holders)
     moments = (Moment(1, 100, "forward", "q", "add"), Moment(2, 400, "backward", "", "bmm"))
     record = Record(Case("spatial/pam", "pam", {}, Shape(1, 8, 5, 5)), counts=counts)
-    return explain.render(record, explanation=Explanation(counts, moments, changes, notes))
+    return explain.render(record, explanation=Explanation(counts, moments, changes, notes, tried))
 
 
 @pytest.mark.parametrize("name", ["nonlocal", "ccnet_bmm", "pam", "cbam", "mhsa[heads=4]"])
@@ -134,9 +134,16 @@ def test_savings_come_with_sizes_macs_and_how_they_were_confirmed() -> None:
 
 
 def test_nothing_saved_is_said() -> None:
-    assert "Nothing that was tried lowers it" in explained()
+    looked = explained(tried=("freeing what is not read again", "fused attention at a.py:7"))
+    assert "Nothing that was tried lowers it: freeing what is not read again; fused attention at a.py:7." in " ".join(
+        looked.split()
+    )
     assert "Nothing that was tried" not in explained(notes=("The pass could not be followed.",))
-    assert "The pass could not be followed." in explained(notes=("The pass could not be followed.",))
+    both = explained(notes=("No attention pattern was recognised.",), tried=("freeing what is not read again",))
+    assert "lowers it: freeing what is not read again." in both
+    assert "\n\nNo attention pattern was recognised.\n" in both
+    change = Counterfactual("free", "freeing the 3x25", 400, 390, 0, "traced again")
+    assert "Nothing that was tried" not in explained(change, tried=("freeing what is not read again",))
 
 
 def test_many_savings_end_in_a_count() -> None:

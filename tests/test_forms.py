@@ -13,8 +13,9 @@ import pytest
 
 from attnprof import mechanisms
 from attnprof.profiling.counting.trace import trace_case
-from attnprof.profiling.forms import Form, kept, peaks, poly, programs, regions
+from attnprof.profiling.forms import Form, kept, orders, peaks, poly, programs, regions
 from attnprof.profiling.forms import atoms as shapes
+from attnprof.profiling.forms import general as general_forms
 from attnprof.profiling.forms.domains import Condition, learn, text
 from attnprof.profiling.forms.expression import compile_text
 from attnprof.profiling.forms.find import Found, find_forms, form_json
@@ -224,15 +225,51 @@ def test_polynomials_are_written_with_their_common_factors_in_front() -> None:
     assert poly.text({(("-(-H//2)", 2), *w): Fraction(3)}) == "3*(-(-H//2))**2*W"
 
 
-def test_growth_keeps_what_no_other_term_is_above() -> None:
-    known = {name: shapes.variable(name) for name in "CHW"}
-    terms: poly.Poly = {
-        (("C", 2), ("H", 1), ("W", 1)): Fraction(1),
-        (("C", 1), ("H", 2), ("W", 1)): Fraction(1),
-        (("C", 1), ("H", 1)): Fraction(7),
+ORDERS = {
+    "C*H*W*(10*C + 9*H + 9*W)//4 + 7*C*H": "O(C*N**1.5 + C**2*N)",
+    "0": "O(1)",
+    "2*min(C//128, 1) + gcd(H, 6) + C % 8": "O(1)",
+    "B*(C//reduction)*H*W*(2*C + H*W)": "O(B*C*N**2 + B*C**2*N)",
+    "reduction*(C//reduction)*H": "O(C*N**0.5 + reduction*N**0.5)",
+    "max(C//16, 8)*C": "O(C**2)",
+    "max(3*C*H*W, 8*H**2*W**2)": "O(N**2 + C*N)",
+    "C*max(H, W)": "O(C*N**0.5)",
+    "min(C, 64)*H*W": "O(N)",
+    "(-(-H//2))*(-(-W//2))*C": "O(C*N)",
+    "C - 3*(C//3)": "O(1)",
+    "H - 2*(H//2) + C": "O(C)",
+    "C*max(C//4, 1) - C**2//4": "O(C)",
+    "C*H - C*W": "O(C*N**0.5)",
+    "(4*C**3 - 24*C**2*(C//3) + C**2 + 36*C*(C//3)**2 + 28*C*(C//3) + 11*C + 27*(C//3)**2 + 11*(C//3))//2": "O(C**2)",
+}
+
+
+@pytest.mark.parametrize(("written", "order"), ORDERS.items())
+def test_orders_are_those_of_what_is_left_after_cancelling(written: str, order: str) -> None:
+    assert orders.order(written) == order
+
+
+def test_an_order_is_above_the_values_far_out() -> None:
+    """Doubling C (H, W) eight times multiplies what is O(C**a N**b) by no more than that."""
+    for written, order in ORDERS.items():
+        bound = compile_text(order[2:-1].replace("N**0.5", "H").replace("N**1.5", "H**3").replace("N", "(H*H)"))
+        values = [{"B": 1, "C": c, "H": h, "W": h, "reduction": 2} for c in (257, 8191) for h in (9, 2047)]
+        ratios = [abs(compile_text(written)(each)) / bound(each) for each in values]
+        assert max(ratios) < 100, written
+
+
+def test_a_kept_file_gets_its_orders_again() -> None:
+    old = {"expr": "C - 3*(C//3)", "order": "O(C)", "domain": "True", "draws": 200, "pieces": []}
+    data = {"schema": 1, "modes": {"inference": {"forms": {"macs": old}, "general": {}, "programs": [1], "missing": {}}}}
+    again = orders.restamped(data)
+    assert again["modes"]["inference"] == {
+        "forms": {"macs": {**old, "order": "O(1)"}},
+        "general": {},
+        "programs": [1],
+        "missing": {},
     }
-    assert poly.growth([terms], known) == "O(C*N**1.5 + C**2*N)"
-    assert poly.growth([{}], known) == "O(1)"
+    assert old["order"] == "O(C)"
+    assert orders.restamped(again) == again
 
 
 def test_a_domain_is_learned_from_points_on_both_sides() -> None:
@@ -245,6 +282,127 @@ def test_a_domain_is_learned_from_points_on_both_sides() -> None:
     assert text(domain) == "C % 8 == 0 and H >= 3 and W % 4 == 0 and B == 1"
     with pytest.raises(LookupError, match="no condition"):  # the seed itself is bad
         learn((), programs.environment([(1, 64, 8, 8, 1)]), np.zeros(1, dtype=np.bool_), seed, "BCHW")
+
+
+def test_a_domain_may_join_a_size_and_an_argument() -> None:
+    rng = random.Random(1)
+    points = [(1, 8 * rng.randint(1, 40), 4, 4, 1, rng.randint(1, 16), rng.choice((1, 2, 3, 4))) for _ in range(400)]
+    env = programs.environment(points, ("B", "C", "H", "W", "T", "heads", "kv"))
+    seed = {"B": 1, "C": 64, "H": 4, "W": 4, "T": 1, "heads": 4, "kv": 2}
+    good = (env["C"] % env["heads"] == 0) & (env["heads"] % env["kv"] == 0)
+    names = ("B", "C", "H", "W", "heads", "kv")
+    domain = learn((Condition("C", "%", 0, 8),), env, good, seed, names)
+    assert text(domain) == "C % 8 == 0 and C % heads == 0 and heads % kv == 0"
+    assert compile_text(text(domain))({"C": 24, "heads": 3, "kv": 1})
+    assert text(learn((), env, env["C"] >= env["heads"], seed, names)) == "C >= heads"
+
+
+HEADS = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Heads(nn.Module):
+    # an argument that C has to be divided by, and padding to whole windows
+
+    def __init__(self, channels, heads=4, window=5):
+        super().__init__()
+        self.heads, self.window = heads, window
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.bias = nn.Parameter(torch.zeros(heads, window**2, window**2))
+
+    def forward(self, x):
+        b, c, h, w = x.shape
+        n = self.window
+        y = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, -w % n, 0, -h % n))
+        rows, columns = y.shape[1] // n, y.shape[2] // n
+        y = y.view(b, rows, n, columns, n, c).transpose(2, 3).reshape(-1, n * n, c)
+        q, k, v = self.qkv(y).view(len(y), n * n, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        y = ((q @ k.transpose(-1, -2) + self.bias).softmax(-1) @ v).transpose(1, 2).reshape(b, rows, columns, n, n, c)
+        y = y.transpose(2, 3).reshape(b, rows * n, columns * n, c)[:, :h, :w]
+        return x + y.permute(0, 3, 1, 2)
+"""
+
+
+@pytest.mark.parametrize("mode", ["inference", "training"])
+def test_windows_with_padding_and_heads_have_forms_in_both_modes(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "heads.py").write_text(HEADS)
+    case = Case(f"{tmp_path / 'heads.py'}:Heads", "heads", {}, Shape(1, 64, 16, 16), mode=mode, settings={"sdpa": "auto"})
+    forms = find_forms(case).forms
+    assert forms.arguments == {"heads": 4, "window": 5}
+    for c, h, w in ((64, 16, 16), (8, 5, 5), (120, 1, 33)):
+        windows = -(-h // 5) * -(-w // 5)
+        by_hand = windows * (25 * 3 * c * c + 2 * 625 * c) * (3 if mode == "training" else 1)
+        assert value(forms.forms["macs"], C=c, H=h, W=w) == by_hand
+    general = forms.general["params"]
+    assert value(general, C=24, heads=3) == 3 * 24 * 24 + 3 * 24 + 3 * 625
+    domain = compile_text(general.domain)
+    sizes = {"B": 1, "H": 16, "W": 16, "T": 1, "window": 5}
+    for c, heads in ((8, 3), (8, 16), (64, 7), (20, 8)):
+        assert not domain({**sizes, "C": c, "heads": heads})
+    assert domain({**sizes, "C": 24, "heads": 3})
+    assert "window" in forms.held
+    assert "heads" not in forms.held
+
+
+GROUPED = """
+import torch.nn.functional as F
+from torch import nn
+
+
+class Grouped(nn.Module):
+    def __init__(self, channels, heads=4, kv=2):
+        super().__init__()
+        self.heads, self.kv = heads, kv
+        self.q = nn.Linear(channels, heads * (channels // heads))
+        self.k = nn.Linear(channels, kv * (channels // heads))
+
+    def forward(self, x):
+        b, c, h, w = x.shape
+        rows = x.flatten(2).transpose(1, 2)
+        q = self.q(rows).view(b, h * w, self.heads, -1).transpose(1, 2)
+        k = self.k(rows).view(b, h * w, self.kv, -1).transpose(1, 2).repeat_interleave(self.heads // self.kv, 1)
+        return (q @ k.transpose(-1, -2)).mean()
+"""
+
+
+def test_arguments_that_stay_at_their_values_are_named(tmp_path: Path) -> None:
+    (tmp_path / "grouped.py").write_text(GROUPED)
+    case = Case(f"{tmp_path / 'grouped.py'}:Grouped", "grouped", {}, Shape(1, 64, 16, 16), settings={"sdpa": "auto"})
+    forms = find_forms(case).forms
+    free = set().union(*(compile_text(form.expr).names for form in forms.general.values()))
+    assert {"heads", "kv"} == set(forms.held) | (free & {"heads", "kv"})
+    assert all(low <= high for form in forms.forms.values() for low, high in form.drawn.values())
+    assert forms.forms["macs"].drawn["B"] == (1, 1)
+    assert forms.forms["macs"].drawn["C"][1] >= 1024
+
+
+def test_a_condition_that_another_says_is_not_written() -> None:
+    both = (Condition("C", "%", 0, 4), Condition("C", "%", 0, 8), Condition("H", "%", 0, 4), Condition("C", "%", 0, 6))
+    assert text(both) == "C % 8 == 0 and C % 6 == 0 and H % 4 == 0"
+
+
+def test_an_atom_is_replaced_by_a_polynomial() -> None:
+    square = {(("C", 1), ("H//5", 2)): Fraction(2), (("C", 1),): Fraction(1)}
+    assert poly.text(poly.replaced(square, "H//5", {(("U", 1),): Fraction(1), (): Fraction(-1)})) == "C*(2*U**2 - 4*U + 3)"
+
+
+def test_a_kept_general_form_that_the_module_refuses_is_told() -> None:
+    case = natural_case("ccnet")
+    macs = found("ccnet").forms.general["macs"]
+    natural = (1, 512, 97, 97, 1)
+    assert general_forms.contradiction(case, natural, regions.Region(), {"macs": macs}, 20) == ""
+    wrong_ = dataclasses.replace(macs, expr=macs.expr + " + recurrence//3")
+    assert "another number" in general_forms.contradiction(case, natural, regions.Region(), {"macs": wrong_}, 40)
+
+
+def test_common_factors_that_are_never_0_leave_a_condition() -> None:
+    up = "-(-H//7)"
+    difference = {((up, 1), ("C", 1)): Fraction(3), ((up, 1),): Fraction(-196), ((up, 1), ("C//3", 1)): Fraction(-6)}
+    assert "H" not in peaks._compared(difference)
+    floor = {(("C//3", 1), ("H", 1)): Fraction(1), (("C//3", 1),): Fraction(-4)}
+    assert peaks._compared(floor) == "(C//3)*H >= 4*(C//3)"
 
 
 def test_kept_json_is_what_the_reader_reads() -> None:

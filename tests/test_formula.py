@@ -170,7 +170,7 @@ def nonlocal_kept(root: Path) -> Path:
 def test_the_json_evaluates_with_nothing_but_the_shape(call: Call, nonlocal_kept: Path) -> None:
     found = call("formula", "nonlocal", "--json").json
     assert (found["schema"], found["name"], found["args"], found["mode"]) == (SCHEMA_VERSION, NONLOCAL, {}, "inference")
-    assert set(found["training"]) == {"params", "macs", "peak_bytes", "general", "missing"}
+    assert set(found["training"]) == {"params", "macs", "peak_bytes", "general", "held", "missing"}
     assert found["missing"] == {"flops": "left out of this file by hand"}
     assert "shape" not in found
     assert found["general"]["macs"]["expr"].startswith("B*H*W*")
@@ -178,7 +178,7 @@ def test_the_json_evaluates_with_nothing_but_the_shape(call: Call, nonlocal_kept
         values = {"C": shape.channels, "H": shape.height, "W": shape.width}
         counts = trace_case(Case(NONLOCAL, "nonlocal", {}, shape))
         for metric in ("params", "macs", "peak_bytes"):
-            assert set(found[metric]) == {"expr", "order", "domain", "pieces", "draws"}
+            assert set(found[metric]) == {"expr", "order", "domain", "pieces", "draws", "drawn"}
             assert eval(found[metric]["domain"], {}, values)
             assert eval(found[metric]["expr"], {}, values) == getattr(counts, metric)
         pieces = found["peak_bytes"]["pieces"]
@@ -203,8 +203,12 @@ def test_a_size_is_evaluated_and_one_outside_the_domain_is_said(call: Call, nonl
     outside = call("formula", "nonlocal", "--channels", "33", "--json").json
     assert outside["shape"] == "1x33x65x65"
     assert outside["macs"]["value"] is None
+    at_33 = trace_case(Case(NONLOCAL, "nonlocal", {}, Shape(1, 33, 65, 65))).macs
+    assert outside["general"]["macs"]["value"] == at_33
     assert f"= {inside['macs']['value']:,} at 1x64x9x7" in call("formula", "nonlocal", "--hw", "9x7", "--channels", "64").out
-    assert "1x33x65x65 is outside this domain" in call("formula", "nonlocal", "--channels", "33").out
+    text = " ".join(call("formula", "nonlocal", "--channels", "33").out.split())
+    assert f"1x33x65x65 is outside this domain; the general form below, at B=1, reduction=2 holds there: = {at_33:,}" in text
+    assert "params, O(C**2) C*(4*C + 9)//2 1x33x65x65 is outside this domain macs" in text
 
 
 def test_the_text_says_everything_in_eighty_columns(call: Call, nonlocal_kept: Path) -> None:
@@ -250,10 +254,26 @@ def test_show_has_the_forms_beside_its_headings(call: Call, nonlocal_kept: Path)
     assert found["inference"]["macs"]["expr"] == "C*H*W*(2*C + H*W)"
     assert set(found) == set(MODES)
     text = call("show", "nonlocal").out
-    assert "macs: O(C**2*N + C*N**2): C*H*W*(2*C + H*W)" in text
+    domain = "for C % 2 == 0 and C >= 2 and H >= 2 and W >= 2"
+    assert f"macs: O(C**2*N + C*N**2): C*H*W*(2*C + H*W), {domain}" in " ".join(text.split())
     assert "peak_bytes, training: O(C*N + N**2)" in text
     assert max(map(len, text.splitlines())) <= 80
     assert call("show", "nonlocal[reduction=4]", "--json").json["forms"] == {}
+
+
+def test_show_at_a_size_prints_forms_that_hold_there(call: Call, nonlocal_kept: Path) -> None:
+    inside = " ".join(call("show", "nonlocal", "--channels", "64", "--hw", "9x7").out.split())
+    assert "macs: O(C**2*N + C*N**2): C*H*W*(2*C + H*W), for C % 2 == 0" in inside
+    outside = " ".join(call("show", "nonlocal", "--channels", "33", "--hw", "9x7").out.split())
+    assert (
+        "macs: O(C**2*N + C*N**2): B*H*W*(4*C*(C//reduction) + 2*H*W*(C//reduction)), for C >= reduction and "
+        "reduction >= 1 and H >= 2 and W >= 2 and B >= 1, at B=1, reduction=2 (C*H*W*(2*C + H*W), for C % 2 == 0"
+    ) in outside
+    assert "peak_bytes, inference: O(C*N + N**2): max(6*C*H*W + 8*H**2*W**2, 16*C*H*W + 4*H**2*W**2), for C % 2" in outside
+    assert "W >= 2: not at 1x33x9x7" in outside
+    forms = call("show", "nonlocal", "--channels", "33", "--hw", "9x7", "--json").json["forms"]["inference"]
+    assert forms["macs"]["value"] is None
+    assert forms["general"]["macs"]["value"] == trace_case(Case(NONLOCAL, "nonlocal", {}, replace(SHAPE, channels=33))).macs
 
 
 # --- without torch
@@ -348,6 +368,10 @@ def test_a_class_of_ones_own_gets_its_forms(call: Call, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
     found = call("formula", "./mine.py:Mine", "--mode", "inference", "--json").json
     assert found["name"] == "./mine.py:Mine"
+    assert found["macs"]["drawn"]["B"] == [1, 1]
+    assert found["general"]["macs"]["drawn"]["B"] == [1, 3]
+    low, high = found["macs"]["drawn"]["C"]
+    assert (low, high) == (1, 2048)
     for channels, height, width in ((16, 5, 9), (64, 7, 7), (31, 12, 3)):
         values = {"C": channels, "H": height, "W": width}
         assert all(eval(found[metric]["domain"], {}, {**values, "B": 1}) for metric in ("params", "macs"))
@@ -384,8 +408,15 @@ def test_the_lines_for_explain_are_short_and_clean() -> None:
     )
     forms = Forms("x", {}, "training", {"macs": Form("macs", "C*H*W", "O(C*N)", "C >= 1", draws=200), "peak_bytes": long})
     lines = report.summary_lines(replace(forms, missing={"flops": "a\x1b[31m reason\n" + "x" * 200}))
-    assert lines[0] == "macs: O(C*N); C*H*W"
-    assert lines[-1] == "peak_bytes: O(N); max of 40 pieces"
+    assert lines[0] == "macs: O(C*N); C*H*W, for C >= 1"
+    assert lines[-1] == "peak_bytes: O(N); max of 40 pieces, for C >= 1"
+    even = Form("macs", "C*H*W//2", "O(C*N)", "C % 2 == 0", draws=200)
+    any_ = Form("macs", "B*(C//r)*H*W", "O(B*C*N)", "C >= r", draws=200)
+    both = Forms("x", {}, "training", {"macs": even}, {"macs": any_}, arguments={"r": 2})
+    assert report.summary_lines(both, Shape(1, 4, 3, 3)) == ["macs: O(C*N); C*H*W//2, for C % 2 == 0"]
+    (outside,) = report.summary_lines(both, Shape(1, 5, 3, 3))
+    assert outside.startswith("macs: O(C*N); B*(C//r)*H*W, for C >= r, at B=1, r=2 (C*H*W//2, for")
+    assert report.summary_lines(both, Shape(1, 1, 3, 3)) == ["macs: O(C*N); C*H*W//2, for C % 2 == 0: not at 1x1x3x3"]
     assert all(len(line) <= 80 and line.isprintable() for line in lines)
     assert any("flops: no closed form (a?[31m reason" in line for line in lines)
 
@@ -394,3 +425,52 @@ def test_a_mode_with_nothing_found_is_still_a_report() -> None:
     text = report.render("x", [Forms("x", {}, "inference", missing={"macs": "reads values"})], "Found now.")
     assert "macs: reads values" in text
     assert "Each for" not in text
+
+
+def test_the_range_of_the_draws_and_what_was_held_are_said() -> None:
+    drawn = {"B": (1, 3), "C": (8, 2048), "H": (1, 126), "W": (1, 129), "T": (1, 1), "r": (1, 7)}
+    general = Form("macs", "B*C*H*W*r", "O(B*C*N*r)", "C % heads == 0", draws=200, drawn=drawn)
+    single = Form("macs", "4*C*H*W", "O(C*N)", "True", draws=200, drawn={**drawn, "B": (1, 1), "r": (4, 4)})
+    forms = Forms("x", {}, "inference", {"macs": single}, {"macs": general}, {}, {"r": 4, "heads": 8}, {"heads": 8})
+    text = " ".join(report.render("x", [forms], "Found now.").split())
+    assert "for every size (verified on 200 draws, drawn from C up to 2048, H and W up to 129, r 4)" in text
+    assert "(verified on 200 draws, drawn from C up to 2048, H and W up to 129, B 1 to 3, r 1 to 7)" in text
+    assert "With the batch and r as variables (held at their values: heads=8):" in text
+    data = report.data(forms)
+    assert data["held"] == {"heads": 8}
+    assert data["general"]["macs"]["drawn"]["C"] == [8, 2048]
+    alone = replace(forms, general={"macs": replace(general, expr="4*B*C*H*W")}, held={"heads": 8, "r": 4})
+    text = " ".join(report.render("x", [alone], "Found now.").split())
+    assert "With the batch as a variable (held at their values: heads=8, r=4):" in text
+
+
+def test_what_orders_assume_and_where_gcd_is_from_are_said() -> None:
+    form = Form("macs", "C*H*W*(H + W + gcd(H, 6))", "O(C*N**1.5)", "True", draws=200)
+    text = " ".join(report.render("x", [Forms("x", {}, "inference", {"macs": form})], "Found now.").split())
+    assert "Orders let H and W grow together: a single one counts as N**0.5." in text
+    assert "from math import gcd" in text
+
+
+def test_what_depends_on_data_has_a_form_of_its_parameters(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "picks.py").write_text(PICKS, encoding="utf-8")
+    found = call("formula", "./picks.py:Picks", "--mode", "inference", "--json").json
+    assert [eval(found["params"]["expr"], {}, {"C": channels}) for channels in (1, 7, 64)] == [2, 56, 4160]
+    assert "depends on data" in found["missing"]["macs"]
+    done = call("formula", "./picks.py:Picks", "--mode", "inference")
+    assert done.code == 0
+    assert "may help" not in done.out + done.err
+
+
+PICKS = """
+from torch import nn
+
+
+class Picks(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.linear = nn.Linear(channels, channels)
+
+    def forward(self, x):
+        rows = x.permute(0, 2, 3, 1)
+        return self.linear(rows[rows[..., 0] > 0])
+"""

@@ -33,7 +33,7 @@ def test_macs_are_exact(name: str, mode: str, training: bool) -> None:
     assert macs(counts, "forward") == harder.forward(CHANNELS, HEIGHT, WIDTH)
     assert macs(counts, "backward") == (harder.backward(CHANNELS, HEIGHT, WIDTH) if mode == "training" else 0)
     assert not counts.uncounted
-    assert not counts.assumed
+    assert bool(counts.assumed) == (harder.traced_by == "real")
     assert counts.traced_by == harder.traced_by
 
 
@@ -103,7 +103,11 @@ def test_compiled_and_block_masked_flex_attention() -> None:
     pairs = places**2 * CHANNELS
     assert macs(compiled, "forward") == 3 * places * CHANNELS**2 + 2 * pairs
     assert macs(compiled, "backward") == 6 * places * CHANNELS**2 + 5 * pairs
-    assert trace_module(BlockMasked(), spec).macs == 2 * pairs
+    assert not compiled.assumed
+    masked = trace_module(BlockMasked(), spec)
+    assert masked.macs == 2 * pairs
+    assert masked.assumed == {flex.MASKED: 1}  # a compiled kernel would skip the blocks above the diagonal
+    assert masked.traced_by == "meta"
 
 
 def test_torch_is_put_back_after_flex_attention() -> None:

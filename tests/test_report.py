@@ -304,6 +304,40 @@ def test_decimals_follow_the_interval() -> None:
     assert cells.value_text(Reading(12.4123, 12.4122, 12.4124), 2, 1.0) == "12.41 ± <0.01"
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [
+        (1.0, 3.7, "1.1 [1.0, 3.7]"),  # ± 2.6 would say that it may be below zero
+        (0.5, 1.2, "1.1 [0.5, 1.2]"),
+        (1.1, 1.3, "1.1 [1.1, 1.3]"),
+        (0.7, 1.6, "1.1 ± 0.5"),  # 1.25 times: told by one number
+        (1.1, 1.14, "1.1 ± <0.1"),  # below what the column shows
+    ],
+)
+def test_a_skewed_interval_shows_both_ends(low: float, high: float, shown: str) -> None:
+    assert cells.value_text(Reading(1.1, low, high), 1, 1.0) == shown
+
+
+def test_skewed_intervals_fit_in_80_columns() -> None:
+    members = [
+        record(label * 20, counts(1, 1), Timing((1234.5,) * 6 + (1300.0,) * 5 + (98765.4,) * 6, tuple(range(17)), "b"))
+        for label in "abc"
+    ]
+    printed = console.render(report.build(members, baseline="a" * 20))
+    assert "[1234500" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_a_short_reason_keeps_whole_clauses() -> None:
+    reason = "not calibrated: the pass cannot be followed without data: there is nothing to probe."
+    assert text.first_clauses(reason, 60) == "not calibrated: the pass cannot be followed without data"
+    assert text.first_clauses("not measured (budget)", 60) == "not measured (budget)"
+    assert text.first_clauses("no clause in it. " * 6, 20) == text.clip("no clause in it. " * 6, 20)
+    member = replace(record("a", counts(1, 1), timing(1.0)), detail=reason)
+    (note,) = [note for note in report.build([member], metrics=["calibrated_memory"]).notes if "have a value" in note]
+    assert note.endswith("1 not calibrated: the pass cannot be followed without data.")
+
+
 def test_interval_of_a_latency_shows_its_larger_side() -> None:
     samples = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.2)
     member = record("se", None, Timing(samples, tuple(range(7)), "b"))
@@ -463,7 +497,7 @@ def test_ledgers_sources_and_warnings_become_notes() -> None:
     built = report.build([record("a", found, timed, memory=Memory(99, "calibrated")), record("b", status="crashed")])
     for note in (
         "Not counted: aten.x (a).",
-        "Counted on an assumption: aten.y (a).",
+        "DEPENDS ON DATA, counted in one run on seeded values: aten.y (a).",
         "Traced by real tensors instead of meta: a.",
         "Source of measured peaks: calibrated (1).",
         "Warm-up did not reach a steady state: a.",
@@ -633,10 +667,19 @@ def test_sentences_about_latency() -> None:
     assert few == ("b is 2.00x faster than a (n=3 pairs, too few for an interval)",)
 
 
-def test_no_difference_is_claimed_where_the_interval_holds_one() -> None:
-    first = record("a", None, Timing((1.0, 1.1) * 10, tuple(range(20)), "b"))
-    other = record("b", None, Timing((1.1, 1.0) * 10, tuple(range(20)), "b"))
-    assert sentences(first, other, "latency")[0].startswith("a and b show no difference in latency (ratio 1.000, 95 % interval")
+@pytest.mark.parametrize(
+    ("other_s", "words"),
+    [
+        (1.02, "a and b show no difference in {} (ratio 1.000, 95 % interval 0.980 to 1.020, "),
+        (1.1, "a difference in {} between a and b could not be told (ratio 1.000, 95 % interval 0.909 to 1.100, "),
+    ],
+)
+@pytest.mark.parametrize("metric", ["latency", "throughput"])
+def test_no_difference_is_claimed_only_where_the_interval_leaves_no_room(metric: str, other_s: float, words: str) -> None:
+    """One side of 1 by order statistics: half of the ratios are 1 / other, half are other."""
+    first = record("a", None, Timing((1.0, other_s) * 10, tuple(range(20)), "b"))
+    other = record("b", None, Timing((other_s, 1.0) * 10, tuple(range(20)), "b"))
+    assert sentences(first, other, metric)[0].startswith(words.format(metric))
 
 
 def test_sentences_about_what_is_missing() -> None:

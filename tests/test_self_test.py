@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -104,6 +105,48 @@ def test_replicates_are_summed_up_apart(asked: list[tuple[list[Case], Options]])
     assert "0 of 20" in result.stdout
     assert "2 d.o.f." in result.stdout
     assert all(len(line) <= 80 for line in result.stdout.splitlines())
+
+
+def test_progress_has_words(asked: list[tuple[list[Case], Options]]) -> None:
+    lines = run("--aa", "--device", "cpu").stderr.splitlines()
+    assert lines[0] == "[A against A 1/10] ccnet and nonlocal, each against itself on cpu"
+    assert len(lines) == len(asked) == 10
+
+
+@pytest.mark.parametrize(
+    ("difference", "before", "after", "words"),
+    [
+        (0.48, 1.9, 3.1, "Other work was running: load 1.9 before, 3.1 after, on 2 cores"),
+        (0.02, 0.1, 1.8, "Other work was running"),  # what came meanwhile: 0.8 beside the test itself
+        (0.48, 0.2, 1.2, "No other work was seen"),
+        (0.02, 0.2, 1.2, ""),
+        (0.48, None, None, "not known"),
+        (0.02, None, None, ""),
+    ],
+)
+def test_a_large_smallest_difference_is_held_against_the_load(
+    difference: float, before: float | None, after: float | None, words: str
+) -> None:
+    said = self_test.load_remark(difference, {"cores": 2, "load": {"before": before, "after": after}})
+    assert words in said
+    assert bool(said) == bool(words)
+
+
+def test_the_load_stands_in_what_is_printed(asked: list[tuple[list[Case], Options]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (7.25, 0.0, 0.0))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    result = run("--aa", "--device", "cpu", "-q")
+    assert "Other work was running: load 7.25 before, 7.25 after, on 2 cores" in " ".join(result.stdout.split())
+    assert all(len(line) <= 80 for line in result.stdout.splitlines())
+    found = json.loads(run("--aa", "--device", "cpu", "--json", "-q").stdout)["self_test"]
+    assert (found["load"], found["cores"]) == ({"before": 7.25, "after": 7.25}, 2)
+
+    def missing() -> tuple[float, float, float]:
+        raise OSError
+
+    monkeypatch.setattr(os, "getloadavg", missing)
+    found = json.loads(run("--aa", "--device", "cpu", "--json", "-q").stdout)["self_test"]
+    assert found["load"] == {"before": None, "after": None}
 
 
 def test_a_self_test_that_was_not_measured_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from attnprof import spec
 from attnprof.errors import SpecError, UsageError
 from attnprof.spec import yaml_loader
+from attnprof.spec.imports import check_imported_files, located
 from attnprof.spec.scalars import format_scalar, parse_scalar
 
 SPECS = Path(__file__).parent.parent / "specs"
@@ -603,6 +604,66 @@ def test_a_pattern_for_a_folder_does_not_reach_outside_it() -> None:
     outside = spec.Spec((spec.Input((8,), ((8, 8),)),), (spec.Entry("own/../../evil.py:X", "X", imported=True),))
     with pytest.raises(UsageError, match=r"evil\.py:X"):
         spec.check_import_permission(outside, ["own/*"])
+
+
+def test_an_imported_file_is_looked_for_beside_the_spec_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "specs").mkdir()
+    for file in ("both.py", "here.py", "specs/both.py", "specs/there.py"):
+        (tmp_path / file).touch()
+    (tmp_path / "specs" / "linked.py").symlink_to(tmp_path / "here.py")
+    (tmp_path / "linked.py").symlink_to(tmp_path / "here.py")
+    expected = {
+        "there.py:A": "specs/there.py:A",
+        "./there.py:A": "specs/there.py:A",
+        "both.py:A": "specs/both.py:A",
+        "../here.py:A": "here.py:A",
+        "here.py:A": "here.py:A",  # not beside the spec: the current folder's
+        "linked.py:A": "linked.py:A",  # one file
+        "gone.py:A": "gone.py:A",
+        f"{tmp_path}/here.py:A": f"{tmp_path}/here.py:A",
+        "package.module:A": "package.module:A",
+    }
+    for written, found in expected.items():
+        assert located(written, "specs/own.yaml") == found
+        assert located(written, "own.yaml") == written, "beside the spec is the current folder"
+    assert located("there.py:A", f"{tmp_path}/specs/own.yaml") == f"{tmp_path}/specs/there.py:A"
+
+
+def test_a_path_up_from_a_linked_folder_follows_the_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "far" / "specs").mkdir(parents=True)
+    (tmp_path / "far" / "mine.py").touch()
+    (tmp_path / "specs").symlink_to(tmp_path / "far" / "specs")
+    assert located("../mine.py:A", "specs/own.yaml") == "specs/../mine.py:A"
+    (tmp_path / "mine.py").touch()
+    assert located("../mine.py:A", "specs/own.yaml") == "specs/../mine.py:A"
+
+
+def test_what_is_written_keeps_its_place_in_labels_patterns_and_baselines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "specs").mkdir()
+    (tmp_path / "mine.py").touch()
+    text = "input: {channels: 8, hw: 8}\nbaseline: ../mine.py:B\nmechanisms: [se, {import: ../mine.py:B, as: own}]\n"
+    parsed = spec.parse_text(text, "specs/own.yaml")
+    entry = parsed.entries[1]
+    assert (entry.mechanism, entry.written, entry.text, entry.label) == ("mine.py:B", "../mine.py:B", "../mine.py:B", "own")
+    assert parsed.baseline == "own"
+    for pattern in ("../mine.py:B", "../*", "mine.py:*"):
+        spec.check_import_permission(parsed, [pattern])
+    with pytest.raises(
+        UsageError, match=r"specs/own\.yaml:3: '\.\./mine\.py:B' \(mine\.py\) .* --allow-import '\.\./mine\.py:B'"
+    ):
+        spec.check_import_permission(parsed, ["other.py:*"])
+    check_imported_files(parsed)
+    (tmp_path / "mine.py").unlink()
+    lost = spec.parse_text(text, "specs/own.yaml")
+    with pytest.raises(
+        UsageError, match=r"own\.yaml:3: '\.\./mine\.py:B': there is no such file: looked for /.*/mine\.py and /"
+    ):
+        check_imported_files(lost)
 
 
 def test_entries_from_the_command_line() -> None:

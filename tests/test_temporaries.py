@@ -43,6 +43,8 @@ ROWS: list[tuple[str, tuple[Any, ...], int]] = [
     ("_softmax_backward_data", (meta(4, 6, 8), meta(4, 6, 8), -1, torch.float32), 4 * 192),  # the product
     ("_softmax_backward_data", (TURNED, meta(4, 6, 8), -1, torch.float32), 2 * 4 * 192),  # and its contiguous copy
     ("_softmax_backward_data", (meta(4, 6, 8), TURNED, -1, torch.float32), 2 * 4 * 192),  # and that of the output
+    ("_softmax_backward_data", (meta(4, 1, 8).expand(4, 6, 8), meta(4, 6, 8), -1, torch.float32), 4 * 192),  # product is dense
+    ("_softmax_backward_data", (meta(4, 6, 16)[..., ::2], meta(4, 6, 8), -1, torch.float32), 4 * 192),
     ("_log_softmax_backward_data", (meta(4, 6, 8), meta(4, 6, 8), -1, torch.float32), 0),
     ("_log_softmax_backward_data", (TURNED, TURNED, -1, torch.float32), 2 * 4 * 192),
     ("mm", (meta(6, 8), meta(9, 8).t()), 0),
@@ -72,7 +74,9 @@ ROWS: list[tuple[str, tuple[Any, ...], int]] = [
     ("index_put", (meta(50, 7), [LONG[:30]], meta(30, 7), True), 6 * 8 * 30),
     ("index_put_", (meta(50, 7), [LONG[:30], None], meta(7, 30).t(), True), 6 * 8 * 30 + 4 * 210),
     ("embedding_dense_backward", (meta(100, 8), LONG[:100], 50, -1, False), 0),
-    ("embedding_dense_backward", (meta(10_000, 8), LONG, 50, -1, False), 5 * 8 * 10_000),
+    ("embedding_dense_backward", (meta(10_000, 8), LONG, 50, -1, False), 6 * 8 * 10_000 + 4 * 8 * 10_000),  # partial sums
+    ("embedding_dense_backward", (meta(100, 8), LONG[:100], 50, -1, True), 7 * 8 * 100 + 4 * 8 * 100),
+    ("embedding_dense_backward", (meta(10_000, 8, dtype=half), LONG, 50, -1, False), 6 * 8 * 10_000 + 4 * 8 * 10_000),
     ("sort", (meta(3, 100), -1, False), 8 * 100),
     ("sort", (meta(5000, 2), 0, False), 10_000 * (4 + 4 + 8)),
     ("topk", (TURNED, 2), 4 * 192),
@@ -108,7 +112,8 @@ ROWS: list[tuple[str, tuple[Any, ...], int]] = [
 def test_a_row_is_what_its_source_allocates(op: str, args: tuple[Any, ...], expected: int) -> None:
     size = temporaries.size_for(op)
     assert size is not None
-    assert size(args, None) == expected
+    found = size(args, None)
+    assert (found if isinstance(found, int) else max(found)) == expected
 
 
 def test_flash_attention_expands_grouped_keys_and_copies_what_does_not_lie_by_tokens() -> None:

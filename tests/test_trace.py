@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 import textwrap
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,6 +101,49 @@ def test_what_needs_data_is_run_for_real(module: nn.Module) -> None:
 def seeded() -> Tensor:
     """The values that a real run fills in for X."""
     return torch.randn(X.shape, generator=torch.Generator().manual_seed(0))
+
+
+class Selects(nn.Module):
+    """A layer over the places that score above 0: what it costs depends on weights and input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.score, self.layer = nn.Linear(channels, 1), nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(2).transpose(1, 2)[0]
+        return torch.as_tensor(self.layer(rows[self.score(rows)[:, 0] > 0]))
+
+
+def test_what_depends_on_data_is_the_same_every_time_and_says_so(tmp_path: Path) -> None:
+    """Weights and input come from a fixed seed; the ops whose result depends on them stay in `assumed`."""
+    file = tmp_path / "selects.py"
+    file.write_text("import torch\nfrom torch import Tensor, nn\n\n" + inspect.getsource(Selects))
+    case = Case(f"{file}:Selects", "selects", {}, Shape(1, 8, 9, 9))
+    found = []
+    for seed in (1, 2, 3):
+        torch.manual_seed(seed)
+        state = torch.get_rng_state()
+        found.append(trace_case(case))
+        assert torch.equal(torch.get_rng_state(), state)
+    assert found[0] == found[1] == found[2]
+    assert found[0].traced_by == "real"
+    assert found[0].assumed == {"index": 1}
+    assert 81 * 8 < found[0].macs < 81 * 8 + 81 * 64  # some places, not all: (macs - score) / 64 of them
+    assert (found[0].macs - 81 * 8) % 64 == 0
+
+
+class Sparse(nn.Module):
+    """What neither a trace nor the counter on values can follow."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        index = torch.zeros((2, 1), dtype=torch.int64)
+        return torch.sparse.mm(torch.sparse_coo_tensor(index, x.new_ones(1), (7, 7)), x[0, 0].t() @ x[0, 0])
+
+
+def test_what_cannot_be_followed_at_all_says_so() -> None:
+    with pytest.raises(UntraceableError, match=r"without data .* A run on values fails too"):
+        trace_module(Sparse(), [X], "inference")
 
 
 def test_what_needs_data_is_assumed_where_a_real_run_is_refused() -> None:

@@ -186,7 +186,7 @@ def test_the_ratio_turned_round_is_its_inverse(pairs: list[tuple[float, float]])
     assert ratio.low * turned.high == pytest.approx(1.0)
     ratios = [a / b for a, b in pairs]
     for interval in (ratio, turned):
-        assert interval.low <= interval.high
+        assert interval.low <= interval.value <= interval.high
     assert min(ratios) * (1 - 1e-9) <= ratio.low
     assert ratio.high <= max(ratios) * (1 + 1e-9)
 
@@ -214,6 +214,50 @@ def test_the_interval_of_a_ratio_widens_where_rounds_are_disturbed_together() ->
     first, second = (stats.paired_ratio([math.exp(log) for log in logs], [1.0] * 100) for logs in (apart, together))
     assert first.value == pytest.approx(second.value)
     assert second.low < first.low < first.high < second.high
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_ranks_move_out_by_the_square_root_of_the_correlation_time(turned: bool) -> None:
+    """96 equidistant values in runs of three on one side of the median: correlation 33/96 at lag 1, the next ones negative."""
+    low, high = [float(rank) for rank in range(48)], [float(rank) for rank in range(48, 96)]
+    sides = (high, low) if turned else (low, high)
+    together = [value / 1000 for start in range(0, 48, 3) for side in sides for value in side[start : start + 3]]
+    assert stats.correlation_time(together) == pytest.approx(1 + 2 * (33 + 1) / 96)
+    ratio = stats.paired_ratio([math.exp(log) for log in together], [1.0] * 96)
+    reach = 47.5 - 37  # ranks 38 and 59 of 96 enclose the median with 95 %, where rounds are independent
+    assert coverage(96, 37) >= 0.95 > coverage(96, 38)
+    wider = reach * math.sqrt(1 + 68 / 96)
+    assert (math.log(ratio.low) * 1000, math.log(ratio.high) * 1000) == pytest.approx((47.5 - wider, 47.5 + wider))
+    assert math.log(ratio.value) * 1000 == pytest.approx(47.5)
+
+
+def test_the_interval_ends_at_the_range() -> None:
+    """Two runs of four: the ranks would move beyond the ends."""
+    ratio = stats.paired_ratio([math.exp(log) for log in range(1, 9)], [1.0] * 8)
+    assert (math.log(ratio.low), math.log(ratio.high)) == pytest.approx((1, 8))
+
+
+def simulated_coverage(correlation: float, rounds: int, repeats: int) -> float:
+    """Share of seeded comparisons with normal noise, each round carrying `correlation` of the one before, that cover 1."""
+    rng, covering = random.Random(11), 0
+    for _ in range(repeats):
+        latest, logs = rng.gauss(0, 1) / math.sqrt(1 - correlation**2), []
+        for _ in range(rounds):
+            latest = correlation * latest + rng.gauss(0, 1)
+            logs.append(0.01 * latest)
+        ratio = stats.paired_ratio([math.exp(log) for log in logs], [1.0] * rounds)
+        covering += ratio.low <= 1 <= ratio.high
+    return covering / repeats
+
+
+@pytest.mark.parametrize(
+    ("correlation", "rounds", "said"),
+    [(0.0, 10, 0.98), (0.0, 70, 0.97), (0.3, 70, 0.96), (0.6, 10, 0.91), (0.6, 70, 0.94), (0.9, 20, 0.68), (0.9, 70, 0.84)],
+)
+def test_coverage_is_what_the_docstring_says(correlation: float, rounds: int, said: float) -> None:
+    """Also where that is less than 95 %: 500 comparisons, three standard errors."""
+    slack = 3 * math.sqrt(said * (1 - said) / 500)
+    assert simulated_coverage(correlation, rounds, 500) == pytest.approx(said, abs=slack)
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.3])

@@ -24,7 +24,7 @@ from attnprof.profiling.counting.lifetimes import Lifetimes, Maker
 from attnprof.profiling.counting.trace import follow_case, follow_module, trace_case
 from attnprof.profiling.whatif import explain, replay
 from attnprof.profiling.whatif.follow import Follower
-from attnprof.profiling.whatif.fuse import Fusing, NotFusableError
+from attnprof.profiling.whatif.fuse import Chain, Fusing, NotFusableError
 from attnprof.profiling.whatif.recompute import keep_inputs_only
 from attnprof.records import MODES, Case, Counts, Shape, TensorSpec, to_json
 from tests.test_lifetimes import lifetimes
@@ -281,9 +281,9 @@ def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return functional.scaled_dot_product_attention(q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1)).squeeze(1)
 
 
-def fused_pass(module: nn.Module, mode: str, targets: frozenset[int] | None) -> tuple[Counts, set[int]]:
+def fused_pass(module: nn.Module, mode: str, targets: dict[int, Chain] | None) -> tuple[Counts, dict[int, Chain]]:
     made: list[Follower] = []
-    out: set[int] = set()
+    out: dict[int, Chain] = {}
     plain = module.forward
 
     def make(*, real: bool = False) -> Follower:
@@ -312,7 +312,7 @@ def test_fusing_has_the_peak_and_the_macs_of_a_module_that_is_written_fused(writ
     assert len(found) == 1
     bare = trace.trace_module(Attends(write), [TensorSpec((2, 40, 16))], mode)
     assert observed.macs == bare.macs
-    counts, _ = fused_pass(Attends(write), mode, frozenset(found))
+    counts, _ = fused_pass(Attends(write), mode, found)
     expected = trace.trace_module(Attends(fused), [TensorSpec((2, 40, 16))], mode)
     assert (counts.peak_bytes, counts.macs) == (expected.peak_bytes, expected.macs)
 
@@ -325,7 +325,7 @@ def test_the_bias_of_a_window_is_fused_for_all_heads() -> None:
 
 def test_a_bias_becomes_the_mask_of_the_fused_op() -> None:
     _, found = fused_pass(Attends(with_bias), "inference", None)
-    counts, _ = fused_pass(Attends(with_bias), "inference", frozenset(found))
+    counts, _ = fused_pass(Attends(with_bias), "inference", found)
     assert any(row.op == "_scaled_dot_product_efficient_attention" for row in counts.ops)
     assert not any(row.op in ("_softmax", "add") for row in counts.ops)
 
@@ -349,7 +349,7 @@ def looks_at_it(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def test_a_map_that_is_needed_is_not_fused_away(write: Any) -> None:
     _, found = fused_pass(Attends(write), "inference", None)
     with pytest.raises(NotFusableError):
-        fused_pass(Attends(write), "inference", frozenset(found))
+        fused_pass(Attends(write), "inference", found)
 
 
 def over_queries(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -366,7 +366,7 @@ def squared(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("write", [over_queries, unnormalized, squared])
 def test_what_is_no_attention_is_not_found(write: Any) -> None:
-    assert fused_pass(Attends(write), "inference", None)[1] == set()
+    assert fused_pass(Attends(write), "inference", None)[1] == {}
 
 
 def test_without_a_kernel_for_the_head_size_nothing_is_offered() -> None:

@@ -79,16 +79,17 @@ def show_command(name: str, channels: int | None, hw: str | None, frames: int | 
         check_entry(plain, args)
     numbers = _numbers(entry, args, channels, hw, frames) if channels or hw or args else {}
     found = _forms(entry.qualified, args)
+    shape = _shape(entry, channels, hw, frames) if channels or hw else None
     from attnprof.report import catalogue, formula
 
     if as_json:
         arguments = [{"name": a.name, "default": a.default, "type": a.annotation} for a in entry.arguments]
         head = {"schema": SCHEMA_VERSION, "name": entry.name, "family": entry.family, "title": entry.title}
         texts = {"params_formula" if key == "Params" else key.lower(): text for key, text in entry.headings.items()}
-        forms = {each.mode: formula.data(each) for each in found}
+        forms = {each.mode: formula.data(each, shape) for each in found}
         echo_json({**head, **texts, "arguments": arguments, "forms": forms, **numbers})
         return
-    costs = formula.short_texts(found) | {key: _text(key, value) for key, value in numbers.items()}
+    costs = formula.short_texts(found, shape) | {key: _text(key, value) for key, value in numbers.items()}
     pairs = [(argument.name, argument.default) for argument in entry.arguments]
     click.echo(catalogue.show_text(entry.qualified, entry.title, entry.headings, pairs, costs), nl=False)
 
@@ -106,10 +107,8 @@ def _numbers(
 ) -> dict[str, Any]:
     """{'params': n} for the channels; with a resolution the counts of both modes as well."""
     from attnprof.profiling.forms import kept
-    from attnprof.spec import parse_hw
 
-    height, width = parse_hw(hw) if hw else (65, 65)
-    shape = Shape(1, channels or 512, height, width, frames_of(frames, [entry.qualified]))
+    shape = _shape(entry, channels, hw, frames)
     case = Case(entry.qualified, entry.qualified, args, shape)
     counts = kept.counts_of(case)
     by_shape = any(each.name in ("hw", "frames") and each.name not in args for each in entry.arguments)
@@ -122,6 +121,14 @@ def _numbers(
             counts = counts_here(replace(case, mode=mode))
             found[mode] = {"macs": counts.macs, "flops": counts.flops, "peak_bytes": counts.peak_bytes}
     return found
+
+
+def _shape(entry: mechanisms.Entry, channels: int | None, hw: str | None, frames: int | None) -> Shape:
+    """The shape that was asked for: 512 channels and 65x65 where nothing else is said."""
+    from attnprof.spec import parse_hw
+
+    height, width = parse_hw(hw) if hw else (65, 65)
+    return Shape(1, channels or 512, height, width, frames_of(frames, [entry.qualified]))
 
 
 def _params(case: Case) -> int:

@@ -20,6 +20,7 @@ from attnprof.records import Case, Record, Shape
 @shape_options
 @click.option("--counters", metavar="C,...", help="attnprof, fvcore, ptflops, torch.  [default: all]")
 @click.option("--timeout", default=120.0, show_default=True, type=Seconds(), help="Seconds per counter before it is killed.")
+@click.option("--strict", is_flag=True, help="Exit code 4 where a difference stays unexplained.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="Errors only on stderr.")
 def crosscheck_command(
@@ -31,13 +32,15 @@ def crosscheck_command(
     dtype: str,
     counters: str | None,
     timeout: float,
+    strict: bool,
     as_json: bool,
     quiet: bool,
 ) -> int:
     """One forward pass of each NAME, counted by attnprof, fvcore, ptflops and torch; every difference with its reason.
 
     NAME is a mechanism (ccnet, spatial/ccnet, ccnet[recurrence=1]) or a class of your own (./mine.py:Mine). Counters other than
-    the trace run the module for real, each in a child process. Exit code 5: a module could not be traced.
+    the trace run the module for real, each in a child process. Exit code 5: a module could not be traced; 4, with --strict: a
+    difference is unexplained.
     """
     from attnprof import spec
     from attnprof.execute import Options
@@ -63,7 +66,10 @@ def crosscheck_command(
         echo_json(crosscheck.data(records))
     else:
         click.echo(crosscheck.render(records), nl=False)
-    return 5 if any(record.counts is None for record in records) else 0
+    if any(record.counts is None for record in records):
+        return 5
+    open_ones = any(opinion.status == "unexplained" for record in records for opinion in record.crosscheck)
+    return 4 if strict and open_ones else 0
 
 
 def cross_checked(

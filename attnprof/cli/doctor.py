@@ -131,6 +131,8 @@ def _self_test(device: str, budget_s: float, replicates: int, as_json: bool, qui
     over: list[stats.Ratio] = []
     record: Record | None = None
     cases = _aa_cases(device)
+    named = [name.partition("/")[2] for name in _AA_MECHANISMS]
+    before = _load()
     for number in range(_AA_COMPARISONS):
         options = Options(budget_s=budget_s, replicates=replicates, seed=number * replicates)
         found = {record.case.key: record for record in run_cases(cases, options)}
@@ -144,15 +146,17 @@ def _self_test(device: str, budget_s: float, replicates: int, as_json: bool, qui
             over += [stats.ratio_over_processes(pairs)] if len(pairs) > 1 else []
         record = found[cases[0].key]
         if not quiet:
-            say(f"[{number + 1}/{_AA_COMPARISONS}]")
+            say(f"[A against A {number + 1}/{_AA_COMPARISONS}] {' and '.join(named)}, each against itself on {device}")
     summaries = [self_test.summary(each) for each in (within, over) if each]
     facts = {
         "device": device,
-        "mechanisms": [name.partition("/")[2] for name in _AA_MECHANISMS],
+        "mechanisms": named,
         "shape": cases[0].shape.text(),
         "comparisons": _AA_COMPARISONS,
         "budget_s": budget_s,
         "replicates": replicates,
+        "cores": os.cpu_count(),
+        "load": {"before": before, "after": _load()},
     }
     if as_json:
         environment = {} if record is None else dict(record.environment)
@@ -160,6 +164,14 @@ def _self_test(device: str, budget_s: float, replicates: int, as_json: bool, qui
     else:
         click.echo(self_test.render(summaries, facts), nl=False)
     return 0
+
+
+def _load() -> float | None:
+    """Processes that wanted a core over the last minute, this one among them; None where the system does not tell."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):
+        return None
 
 
 def _aa_cases(device: str) -> list[Case]:

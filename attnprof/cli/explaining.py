@@ -114,11 +114,11 @@ def _unexplained(case: Case, status: str, detail: str) -> UntraceableError:
 
 
 def _as_json(record: Record, found: Explanation) -> dict[str, Any]:
-    """The record, with `timeline`, `counterfactuals` and `notes` beside its counts."""
+    """The record, with `timeline`, `counterfactuals`, `notes` and what was `tried` beside its counts."""
     more = to_json(found)
     for change, noun in zip(more["counterfactuals"], found.counterfactuals, strict=True):
         change["saves_bytes"] = noun.saves_bytes
-    return to_json(record) | {name: more[name] for name in ("timeline", "counterfactuals", "notes")}
+    return to_json(record) | {name: more[name] for name in ("timeline", "counterfactuals", "notes", "tried")}
 
 
 def _prints(text: str) -> bool:

@@ -82,7 +82,8 @@ def _find(case: Case, timeout: float) -> Forms:
     forms = _search(case, timeout)
     if not forms.forms:
         reasons = "; ".join(dict.fromkeys(forms.missing.values()))
-        advice = " A size that it takes, given with --channels and --hw, may help." if case.imported else ""
+        by_data = "its cost depends on data" in reasons
+        advice = " A size that it takes, given with --channels and --hw, may help." if case.imported and not by_data else ""
         raise UntraceableError(f"{case.label}, {case.mode}: no closed form: {reasons}.{advice}")
     return forms
 

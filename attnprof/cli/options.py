@@ -90,7 +90,7 @@ def check_entry(name: str, args: Mapping[str, Any]) -> None:
     if ":" in name:
         where = name.rpartition(":")[0]
         if where.endswith(".py") and not Path(where).is_file():
-            raise UsageError(f"{where}: there is no such file (for '{name}').")
+            raise UsageError(f"{where}: there is no such file (for '{name}'; looked for {Path(where).absolute()}).")
         if where.endswith(".py"):
             _check_class(Path(where), name.rpartition(":")[2])
         return

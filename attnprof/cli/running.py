@@ -49,6 +49,7 @@ def run_command(specs: tuple[str, ...], **options: Any) -> int:
     """
     from attnprof import report
     from attnprof.spec import check_import_permission, parse_file
+    from attnprof.spec.imports import check_imported_files
 
     if options["resume"] and options["fresh"]:
         raise UsageError("--resume and --fresh contradict each other.")
@@ -57,6 +58,7 @@ def run_command(specs: tuple[str, ...], **options: Any) -> int:
     _refuse_same_names([spec.name for spec in parsed])
     for spec in parsed:
         check_import_permission(spec, options["allow_import"])
+        check_imported_files(spec)
     planned = _planned(parsed, options)
     if options["dry_run"]:
         _list(planned, options["as_json"])

@@ -28,6 +28,7 @@ HEADINGS = ("Paper", "Idea", "Formula", "Shapes", "Params", "Cost", "Defaults", 
 
 OPTIONAL_HEADINGS = ("Claims",)
 _FILES: dict[tuple[str, int, int], Any] = {}  # the user's files that were run: {(path, time of change, size): module}
+_WANTED = "a class of torch.nn.Module, or a function that builds one"
 LAYOUTS = ("BCHW", "BNC", "BTCHW", "BTC")
 
 
@@ -211,7 +212,7 @@ def load_imported(path: str) -> Mechanism:
     if where.endswith(".py"):
         file = Path(where)
         if not file.is_file():
-            raise UsageError(f"{where}: there is no such file (for '{path}').")
+            raise UsageError(f"{where}: there is no such file (for '{path}'; looked for {file.absolute()}).")
         module = _run_file(file)
     else:
         try:
@@ -224,7 +225,10 @@ def load_imported(path: str) -> Mechanism:
         near = difflib.get_close_matches(attribute, dir(module), n=1)
         advice = f" Did you mean '{near[0]}'?" if near else ""
         raise UsageError(f"'{where}' has no '{attribute}'.{advice}")
-    return Mechanism(name=attribute, family="imported", layout="BCHW", paper="", build=getattr(module, attribute))
+    target = getattr(module, attribute)
+    if not callable(target):
+        raise UsageError(f"'{attribute}' in '{where}' is of type {type(target).__name__}: {_WANTED} is wanted.")
+    return Mechanism(name=attribute, family="imported", layout="BCHW", paper="", build=target)
 
 
 def _run_file(file: Path) -> Any:
@@ -268,6 +272,11 @@ def build(mechanism: Mechanism, shape: Shape, args: Mapping[str, Any]) -> Any:
     check_arguments(mechanism, full)
     if mechanism.family == "imported":
         missing = _missing(mechanism, full)
+        if missing and not inspect.isclass(mechanism.build):
+            raise UsageError(
+                f"{mechanism.name} is a function of {', '.join(missing)}: {_WANTED} is wanted (if it is one, write "
+                f"{mechanism.name}[{missing[0]}=...] on the command line, args: {{{missing[0]}: ...}} in a spec)."
+            )
         if missing:
             raise UsageError(
                 f"{mechanism.name} wants {', '.join(missing)}: write {mechanism.name}[{missing[0]}=...] on the command "

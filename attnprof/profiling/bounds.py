@@ -1,9 +1,13 @@
 """How fast a case can be on a device: the floor that no kernel beats, and what its ops take one by one. Pure, no torch.
 
     bound(record)    max of two floors, in seconds; `binds` says which of them it is
-        memory   every parameter, buffer and input is read from memory once: `resident_bytes` / bandwidth. Outputs and
-                 gradients are left out: a cache that writes back may hold them until the pass is over. With warm caches only
-                 what the last cache cannot hold counts. Assumed: the module reads all of what it is given.
+        memory   what must be read of parameters, buffers and inputs / bandwidth. Ops that gather (an embedding, index,
+                 grid_sample) may leave most of their source unread, and counts do not tell which tensor that is: from
+                 `resident_bytes` goes all that such ops moved (no less than their sources), and no more is taken than the
+                 other ops moved. Nothing is left where an op outside the table ran. Outputs and gradients are left out: a
+                 cache that writes back may hold them until the pass is over. With warm caches only what the last cache
+                 cannot hold counts. Assumed: the module uses all that it is given; counts do not show a parameter that no
+                 op reads, or of which only a slice is read.
         compute  the MACs that were traced / the multiply-accumulate peak of the dtype. Assumed: the kernels that run are those
                  that were traced. Winograd and FFT convolutions, a causal kernel that skips the masked half, and the math
                  kernel's backward (which recomputes no scores) execute fewer.
@@ -27,6 +31,14 @@ RATES = "rates"  # the key in Record.environment
 UNKNOWN_RATES = "no rates for this device: `attnprof doctor --roofline` measures them"
 NO_DEVICE = "no device to be bound by: a spec names one (bounds: h100-sxm)"
 WARM = "caches were warm"  # how profiling/measuring/window.py warns where it could not flush them
+# Ops that read no more of a source than their indices, places or sizes name, by the start of their names; and ops that write
+# into an argument, which the count of bytes takes as read.
+_GATHERING = (
+    *("embedding", "_embedding_bag", "index", "_index", "_unsafe_index", "_unsafe_masked_index", "gather", "take", "put"),
+    *("masked_select", "masked_scatter", "scatter", "nonzero_static", "grid_sampler", "_grid_sampler", "cudnn_grid_sampler"),
+    *("upsample", "_upsample", "max_unpool", "nll_loss", "multinomial", "searchsorted", "bucketize", "torchvision::"),
+    *("copy_", "fill_", "zero_", "slice_scatter", "select_scatter", "diagonal_scatter", "as_strided_scatter"),
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,7 @@ class Rates:
     op_s: float = 0.0  # least time between two calls
     cache_bytes: int | None = None
     own: bool = True
+    clock_mhz: float | None = None  # the clock of the multiprocessors at which published peaks were taken
 
 
 @dataclass(frozen=True)
@@ -70,6 +83,20 @@ def put(environment: Mapping[str, Any], rates: Rates | None) -> dict[str, Any]:
     return rest if rates is None else {**rest, RATES: asdict(rates)}
 
 
+def gathering(counts: Counts) -> tuple[str, ...]:
+    """The ops of a pass that may read a part of their arguments only, in the order of the trace; those without a rule too."""
+    return tuple(dict.fromkeys(op.op for op in counts.ops if _gathers(op.op, counts)))
+
+
+def unknown(op: str) -> bool:
+    """Whether nothing is known of what an op reads: one of the user's, whose `bytes`, or arguments, may say less or more."""
+    return "::" in op and not op.startswith("torchvision::")
+
+
+def _gathers(op: str, counts: Counts) -> bool:
+    return op.startswith(_GATHERING) or "::" in op or op in counts.uncounted
+
+
 def rates_of(record: Record) -> Rates | None:
     """The rates that a record carries; None without any."""
     held = record.environment.get(RATES)
@@ -84,7 +111,7 @@ def bound(record: Record) -> Bound | str:
     counts, rates = known
     if counts.assumed:
         ops = ", ".join(counts.assumed)
-        return f"no bound: {ops} counted on an assumption, the pass may do less"
+        return f"no bound: counted on an assumption, the pass may do less: {ops}"
     peak = _matmul_peak(record, rates)
     if isinstance(peak, str) and counts.macs:
         return peak
@@ -141,8 +168,12 @@ def _known(record: Record) -> tuple[Counts, Rates] | str:
 
 
 def _compulsory_bytes(record: Record, counts: Counts, rates: Rates) -> int:
-    """What must be read from memory: no more than is resident, and no more than the ops touch at all."""
-    needed = min(counts.resident_bytes, counts.bytes_moved)
+    """What must be read from memory: of the resident bytes those that no gathering op took, no more than the others touch."""
+    gathered = sum(op.bytes_moved for op in counts.ops if _gathers(op.op, counts))
+    whole = sum(op.bytes_moved for op in counts.ops if not _gathers(op.op, counts))
+    needed = max(min(counts.resident_bytes - gathered, whole), 0)
+    if any(unknown(op.op) for op in counts.ops):
+        return 0
     if not _warm(record):
         return needed
     return 0 if rates.cache_bytes is None else max(needed - rates.cache_bytes, 0)

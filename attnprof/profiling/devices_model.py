@@ -32,6 +32,7 @@ class _Source(_Closed):
 class _Rate(_Closed):
     tflops: Positive
     sparse: bool = False
+    mhz: Positive | None = None
     source: Text
 
 
@@ -45,6 +46,11 @@ class _Cache(_Closed):
     source: Text
 
 
+class _Clock(_Closed):
+    mhz: Positive
+    source: Text
+
+
 class _Device(_Closed):
     title: Text
     names: Annotated[list[Text], Field(min_length=1)]
@@ -52,6 +58,7 @@ class _Device(_Closed):
     vector: dict[str, _Rate]
     memory: _Bandwidth
     cache: _Cache | None = None
+    clock: _Clock | None = None
 
 
 class _File(_Closed):
@@ -82,7 +89,8 @@ def _hint(path: Path) -> str:
     if path[0] == "sources" and len(path) > 1:
         model = _Source
     elif path[0] == "devices" and len(path) > 1:
-        parts: Mapping[str, type[BaseModel]] = {"matmul": _Rate, "vector": _Rate, "memory": _Bandwidth, "cache": _Cache}
+        parts: Mapping[str, type[BaseModel]] = {"matmul": _Rate, "vector": _Rate, "memory": _Bandwidth}
+        parts = {**parts, "cache": _Cache, "clock": _Clock}
         model = parts.get(str(path[2]), _Device) if len(path) > 3 else _Device
     keys = tuple(model.model_fields)
     return nearest(path[-1], keys) or f"keys here: {', '.join(keys)}"
@@ -103,7 +111,11 @@ def _cross_checked(found: Mapping[str, Any]) -> Iterator[Finding]:
                 if dtype not in dtypes:
                     hint = nearest(dtype, dtypes) or f"one of {', '.join(dtypes)}"
                     yield Finding(path, f"'{dtype}' is no dtype", hint, key=True)
-        figures += [(("devices", key, part), device[part]) for part in ("memory", "cache") if part in device]
+        highest = device["clock"]["mhz"] if "clock" in device else None
+        for path, figure in figures:
+            if "mhz" in figure and (highest is None or figure["mhz"] > highest):
+                yield Finding((*path, "mhz"), f"{figure['mhz']} MHz needs a `clock` of the device that is as high")
+        figures += [(("devices", key, part), device[part]) for part in ("memory", "cache", "clock") if part in device]
         for path, figure in figures:
             if figure["source"] not in found["sources"]:
                 hint = nearest(figure["source"], found["sources"]) or "list it under `sources:`"

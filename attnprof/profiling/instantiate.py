@@ -104,6 +104,17 @@ def random_state_kept() -> Iterator[None]:
 
 
 @contextmanager
+def random_state_seeded() -> Iterator[None]:
+    """Draw from fixed seeds, so that what depends on draws is the same every time; the states are put back afterwards."""
+    with random_state_kept():
+        torch.default_generator.manual_seed(0)
+        random.seed(0)
+        if "numpy.random" in sys.modules:
+            sys.modules["numpy.random"].seed(0)
+        yield
+
+
+@contextmanager
 def attributes_kept(module: nn.Module) -> Iterator[None]:
     """Put back every submodule's attributes afterwards, for a module whose tensors need no swapping (all on meta already)."""
     saved = [(part, dict(part.__dict__), dict(part._buffers)) for part in module.modules()]

@@ -1,6 +1,6 @@
 """Where the rates of a device come from: the published peaks of `devices.yaml`, or what `doctor --roofline` measured here.
 
-    published(name)             -> Rates     of a device of the data file
+    published(name)             -> Rates     of a device of the data file, at the highest clock that is known of it
     keep(found), kept(facts)                 a measured roofline in the user's cache directory, and back
     stamped(records, wanted)    -> records   each with the rates that bound it in its environment
 
@@ -60,14 +60,20 @@ def read(text: str, filename: str) -> Mapping[str, Published]:
 
 
 def _published(key: str, device: Mapping[str, Any], titles: Mapping[str, Any]) -> Published:
+    clock = device.get("clock")
+
     def tera(figure: Mapping[str, Any]) -> float:
-        return float(figure["tflops"]) * _TERA / (2 if figure.get("sparse") else 1)
+        """FLOP per second without sparsity, at the device's highest clock."""
+        faster = clock["mhz"] / figure["mhz"] if clock is not None and "mhz" in figure else 1.0
+        return float(figure["tflops"]) * _TERA / (2 if figure.get("sparse") else 1) * faster
 
     figures = {f"{kind}.{name}": figure for kind in ("matmul", "vector") for name, figure in device[kind].items()}
     figures["memory"] = device["memory"]
     last = device.get("cache")
     if last is not None:
         figures["cache"] = last
+    if clock is not None:
+        figures["clock"] = clock
     rates = Rates(
         device=key,
         source="published",
@@ -75,6 +81,7 @@ def _published(key: str, device: Mapping[str, Any], titles: Mapping[str, Any]) -
         flops_per_s={name: tera(figure) for name, figure in device["vector"].items()},
         bytes_per_s=float(device["memory"]["gb_per_s"]) * _GIGA,
         cache_bytes=None if last is None else int(last["mib"] * _MIB),
+        clock_mhz=None if clock is None else float(clock["mhz"]),
     )
     where = {name: "{title}, {place}: {url}".format(**titles[figure["source"]]) for name, figure in figures.items()}
     return Published(key, device["title"], tuple(device["names"]), rates, where)
@@ -95,6 +102,16 @@ def check_wanted(wanted: str) -> None:
     """Raise UsageError for what is neither auto, measured nor a device of the data file."""
     if wanted not in ("auto", "measured"):
         published(wanted)
+
+
+def at_clock(rates: Rates, mhz: float | None) -> Rates:
+    """Published rates for a card that may clock up to `mhz`, where that is more than they were taken at; memory stays."""
+    if not mhz or rates.clock_mhz is None or mhz <= rates.clock_mhz:
+        return rates
+    faster = mhz / rates.clock_mhz
+    macs = {name: rate * faster for name, rate in rates.macs_per_s.items()}
+    flops = {name: rate * faster for name, rate in rates.flops_per_s.items()}
+    return replace(rates, macs_per_s=macs, flops_per_s=flops, clock_mhz=mhz)
 
 
 def recognised(name: str | None) -> Published | None:
@@ -122,15 +139,16 @@ def _rates_for(record: Record, others: Sequence[Record], wanted: str) -> Rates |
         facts = next((found for found in alike if found is not None), None) if case.device != "none" else None
     known = None if facts is None else recognised(facts["name"])
     if wanted not in ("auto", "measured"):
+        own = known is not None and known.key == wanted
         rates = published(wanted).rates
-        return replace(rates, own=known is not None and known.key == wanted)
+        return replace(at_clock(rates, facts["max_mhz"]) if own and facts else rates, own=own)
     if facts is None:
         return None
     facts = {**facts, "threads": _threads(record)}
     measured = kept(facts)
     if known is None or wanted == "measured":
         return measured
-    return replace(known.rates, op_s=0.0 if measured is None else measured.op_s)
+    return replace(at_clock(known.rates, facts["max_mhz"]), op_s=0.0 if measured is None else measured.op_s)
 
 
 def _facts(record: Record) -> dict[str, Any] | None:
@@ -139,7 +157,14 @@ def _facts(record: Record) -> dict[str, Any] | None:
     if "machine" not in found:
         return None
     name = found.get("gpu") if record.case.device.startswith("cuda") else found.get("cpu")
-    return {"machine": found["machine"], "name": name, "torch": found.get("torch"), "threads": _threads(record)}
+    facts = {"machine": found["machine"], "name": name, "torch": found.get("torch"), "threads": _threads(record)}
+    return {**facts, "max_mhz": _highest_clock(found.get("gpu_state"))}
+
+
+def _highest_clock(states: Any) -> float | None:
+    """What NVML said of the highest clock of the multiprocessors in MHz, before or after; None where it said nothing."""
+    seen = [state.get("max_sm_clock_mhz") for state in states or () if isinstance(state, Mapping)]
+    return max((float(mhz) for mhz in seen if isinstance(mhz, (int, float))), default=None)
 
 
 def _threads(record: Record) -> int | None:
@@ -175,7 +200,7 @@ def kept(facts: Mapping[str, Any]) -> Rates | None:
 
     `facts`: machine, name, torch, threads. A file that cannot be read, or is of another schema, counts as none.
     """
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         found = json.loads(_file(facts).read_text(encoding="utf-8"))
         if found["schema"] == KEPT_SCHEMA and all(found[name] == facts[name] for name in _FACTS):
             return measured_rates(found)

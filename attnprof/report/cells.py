@@ -16,6 +16,7 @@ from attnprof.report.metrics import Reading
 
 _MOST_DECIMALS = 6
 _SMALLEST = 1e-3
+_SKEW = 1.5
 
 
 def half_width(reading: Reading) -> float | None:
@@ -64,16 +65,27 @@ def delta_text(delta: float, places: int, divisor: float, exact: bool = True) ->
 
 
 def value_text(reading: Reading, places: int, divisor: float) -> str:
-    """'12.41', or '12.41 ± 0.08' where there is an interval."""
+    """'12.41'; with an interval '12.41 ± 0.08', or '12.41 [12.38, 12.60]' where one side is over 1.5 times the other."""
     text = number(reading.value / divisor, places)
     half = half_width(reading)
     if half is None or text.startswith("<"):
         return text
     shown = len(text.partition(".")[2])
+    if _skewed(reading) and half / divisor >= 10**-shown:
+        low, high = (f"{end / divisor:.{shown}f}" for end in (reading.low, reading.high) if end is not None)
+        return f"{text} [{low}, {high}]"
     margin = f"{half / divisor:.{shown}f}"
     if half > 0 and float(margin) == 0:
         margin = f"<{10**-shown:.{shown}f}"
     return f"{text} ± {margin}"
+
+
+def _skewed(reading: Reading) -> bool:
+    """Whether one side of the interval is so much longer that a single ± would misstate the other."""
+    if reading.low is None or reading.high is None:
+        return False
+    shorter, longer = sorted((reading.value - reading.low, reading.high - reading.value))
+    return longer > _SKEW * shorter
 
 
 def ranks(readings: Sequence[Reading | None], higher_is_better: bool) -> list[int]:

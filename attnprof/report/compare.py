@@ -1,7 +1,7 @@
 """`compare A B...`: ratios first / other per metric and block, sentences that say them, one table per block.
 
 Every sentence is either backed by a ratio with what its interval covers, or says why there is none. A difference that the
-interval does not separate from none is not called one.
+interval does not separate from none is not called one; nor is "no difference" said where the interval would leave room for one.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from attnprof.report.ratios import Ratio, ratio_of
 from attnprof.report.text import clean, clip, wrap
 
 _REASON_ROOM = 200
+_SAME = 1.05  # an interval around 1 that reaches farther leaves open whether there is a difference
 _COUNTED = {"params": "parameter counts", "macs": "MACs", "flops": "FLOPs"}
 
 
@@ -166,7 +167,9 @@ def _speed(pair: Pair, first: str, other: str) -> str:
     covers = f"{ratio.covers}, n={ratio.pairs} pairs"
     if low <= 1 <= high:
         interval = f"ratio {value:.3f}, 95 % interval {low:.3f} to {high:.3f}"
-        return f"{first} and {other} show no difference in {pair.metric.noun} ({interval}, {covers})"
+        if low >= 1 / _SAME and high <= _SAME:
+            return f"{first} and {other} show no difference in {pair.metric.noun} ({interval}, {covers})"
+        return f"a difference in {pair.metric.noun} between {first} and {other} could not be told ({interval}, {covers})"
     if value < 1:
         low, high = 1 / high, 1 / low
     digits = 3 if low < 1.1 else 2

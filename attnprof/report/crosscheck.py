@@ -12,6 +12,7 @@ from typing import Any
 
 from attnprof import units
 from attnprof.records import SCHEMA_VERSION, VERDICTS, Opinion, Record, to_json
+from attnprof.report.metrics import assumption
 from attnprof.report.text import WIDTH, clean, clip, fit, grid, wrap
 
 NOTE = (
@@ -93,9 +94,10 @@ def caveats(record: Record) -> list[str]:
     counts, lines = record.counts, list[str]()
     if counts is None:
         return lines
+    assumed = assumption(counts)
     for ledger, text in (
         (counts.uncounted, "Not counted by the trace (no formula)"),
-        (counts.assumed, "Counted on an assumption"),
+        (counts.assumed, assumed[0].upper() + assumed[1:]),
     ):
         if ledger:
             lines += wrap(f"{text}: {', '.join(f'{clean(op)} {calls}' for op, calls in ledger.items())}", indent="  ")

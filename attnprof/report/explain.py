@@ -15,7 +15,7 @@ from attnprof.profiling.whatif import Counterfactual, Explanation
 from attnprof.records import Counts, Holder, OpCost, Record
 from attnprof.report import formula, memory, timeline
 from attnprof.report.blocks import titles
-from attnprof.report.metrics import METRICS, why_missing
+from attnprof.report.metrics import METRICS, assumption, why_missing
 from attnprof.report.text import WIDTH, clean, fit, grid, wrap
 
 _ITSELF = "(the module itself)"
@@ -36,8 +36,8 @@ def render(
         lines += [*(line for text in memory.calibrated_lines(record) for line in wrap(text)), ""]
     if record.detail:
         lines += [*wrap(clean(record.detail)), ""]
-    if forms is not None and (said := formula.summary_lines(forms)):
-        lines += ["Closed forms, and how they grow with N = H*W (`attnprof formula` has their domains)", "", *said, ""]
+    if forms is not None and (said := formula.summary_lines(forms, record.case.shape)):
+        lines += ["Closed forms, and how they grow with N = H*W", "", *said, ""]
     if counts.ops:
         phases = len({op.phase for op in counts.ops}) > 1
         lines += _costs("Per submodule", "Submodule", counts, lambda op: _name(op.module, op.phase, phases), top)
@@ -51,7 +51,7 @@ def render(
         lines += _on_cuda(counts)
         lines += _changes(explanation)
     lines += _ledger("Not counted (no formula), calls", counts.uncounted)
-    lines += _ledger("Counted on an assumption, calls", counts.assumed)
+    lines += _ledger(f"{assumption(counts)}, calls", counts.assumed)
     if counts.traced_by != "meta":
         lines.append(f"Traced by {clean(counts.traced_by)} tensors instead of meta.")
     return "\n".join(lines).rstrip() + "\n"
@@ -174,7 +174,7 @@ def _on_cuda(counts: Counts) -> list[str]:
 
 def _changes(explanation: Explanation) -> list[str]:
     """What would lower the peak, the largest saving first; what the pass has the better of already comes last."""
-    notes = [line for note in explanation.notes for line in wrap(note)]
+    notes = [line for note in explanation.notes for line in ("", *wrap(clean(note)))]
     saving = [change for change in explanation.counterfactuals if change.saves_bytes > 0]
     costing = [change for change in explanation.counterfactuals if change.saves_bytes <= 0]
     lines = ["What would lower the peak", ""]
@@ -182,8 +182,8 @@ def _changes(explanation: Explanation) -> list[str]:
         lines += wrap(f"{number}. {_change(change)}", indent="   ")
     if saving[_CHANGES:]:
         lines += wrap(f"{len(saving) - _CHANGES} more, which save less, stand in --json.")
-    if not saving and not notes:
-        lines += wrap("Nothing that was tried lowers it: freeing what is not read again, fused attention, recomputing.")
+    if not saving and explanation.tried:
+        lines += wrap(f"Nothing that was tried lowers it: {'; '.join(clean(each) for each in explanation.tried)}.")
     for change in costing:
         lines += wrap(f"Saved already: {_sizes(change)} with {change.what}.")
     how = dict.fromkeys(f"{_KINDS[change.kind]}: {change.confirmed}." for change in (*saving[:_CHANGES], *costing))

@@ -165,10 +165,15 @@ def caveat(record: Record, wanted: Metric) -> str:
         return ""
     parts = []
     found = record.counts
-    for ledger, text in ((found.uncounted, "NOT COUNTED, no formula"), (found.assumed, "counted on an assumption")):
+    for ledger, text in ((found.uncounted, "NOT COUNTED, no formula"), (found.assumed, assumption(found))):
         if ledger:
             parts.append(f"{text}: {', '.join(f'{op} {calls}' for op, calls in ledger.items())}")
     return "; ".join(parts)
+
+
+def assumption(counts: Counts) -> str:
+    """How what is in `assumed` was counted."""
+    return "DEPENDS ON DATA, counted in one run on seeded values" if counts.traced_by == "real" else "counted on an assumption"
 
 
 def why_missing(record: Record, wanted: Metric) -> str:

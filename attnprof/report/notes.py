@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from attnprof.profiling import bounds
 from attnprof.records import Record
 from attnprof.report.blocks import argument_text
-from attnprof.report.cells import factor_text
+from attnprof.report.bounding import bound_notes
+from attnprof.report.kernels import kernel_notes, named
 from attnprof.report.memory import memory_notes
-from attnprof.report.metrics import METRICS, Metric, why_missing
-from attnprof.report.text import clean, clip
+from attnprof.report.metrics import METRICS, Metric, assumption, why_missing
+from attnprof.report.text import clean, clip, first_clauses
 
 _CONVENTIONS = {
     "macs": "MACs: multiply-accumulates of convolution, matmul and attention that are executed.",
@@ -28,12 +28,16 @@ _CONVENTIONS = {
     "calibrated_memory": (
         "Peak calib.: the largest sum of the bytes alive before an op and that op's own peak, run alone on this machine."
     ),
-    "latency": "Latency: median; ± is the larger side of its 95 % interval by order statistics (below 6 samples: the range).",
-    "throughput": "Throughput: batch / median latency; ± as for latency.",
+    "latency": (
+        "Latency: median; ± is the larger side of its 95 % interval by order statistics (below 6 samples: the range), which"
+        " stands as [low, high] where one side is over 1.5 times the other."
+    ),
+    "throughput": "Throughput: batch / median latency; ± and [low, high] as for latency.",
     "energy": "Energy: joules per pass, one reading.",
     "bound": (
-        "Bound: what no pass beats: the longer of reading parameters, buffers and inputs once from memory and of the traced"
-        " MACs at the dtype's peak (Winograd, FFT and causal kernels execute fewer MACs than are traced)."
+        "Bound: what no pass beats: the longer of reading parameters, buffers and inputs once from memory (as far as no op"
+        " gathers from them; taken for granted: none is unused, or used as a slice only) and of the traced MACs at the dtype's"
+        " peak (Winograd, FFT and causal kernels execute fewer MACs than are traced)."
     ),
     "unfused": (
         "Unfused: an estimate: op after op at the device's best rates, nothing kept in a cache between ops, no two at once."
@@ -42,7 +46,7 @@ _CONVENTIONS = {
 }
 _OVER_PROCESSES = (
     "Latency: median of the processes' medians; ± is the larger side of the 95 % t-interval over their logarithms, which"
-    " covers what varies between processes too."
+    " covers what varies between processes too; [low, high] where one side is over 1.5 times the other."
 )
 # Environment keys that a reader of the table needs, and how they are introduced; others stay in the JSON.
 # Keys of the mappings in _NESTED are looked up like those beside them.
@@ -63,8 +67,6 @@ _NESTED = ("provenance", "flags")
 # profiling/measuring/measure.py warns in these words where Timing.warmup_converged is False; the note says it.
 UNSTEADY = "the warm-up did not reach a steady state"
 _BOUNDED = {"bound", "unfused", "bound_ratio"}
-_MOST_NAMED = 6
-_NAMED_OF_MANY = 3
 
 
 def notes_of(records: Sequence[Record], metrics: Sequence[Metric], baseline: str | None, inverse: bool) -> tuple[str, ...]:
@@ -81,8 +83,8 @@ def notes_of(records: Sequence[Record], metrics: Sequence[Metric], baseline: str
         timed = bool({"latency", "throughput"} & shown) and _paired(records)
         out += _ratio_notes(clean(baseline), inverse, processes[-1] if timed else 0)
     if shown & _BOUNDED:
-        out += _rates(records) + _bounds(records)
-    out += _settings(records) + _kernels(records) + _environment(records) + _timing(records) + memory_notes(records)
+        out += bound_notes(records)
+    out += _settings(records) + kernel_notes(records) + _environment(records) + _timing(records) + memory_notes(records)
     out += _coverage(records, metrics)
     return tuple(out + _counting(records))
 
@@ -104,7 +106,8 @@ def _ratio_notes(baseline: str, inverse: bool, timed: int) -> list[str]:
         else:
             out.append(
                 f"Latency ratio: {median}, with its 95 % interval by order statistics, wider where rounds were disturbed"
-                " together; it covers what varies within one process only."
+                " together; it covers what varies within one process only, and less than 95 % where a disturbance lasted for"
+                " a good part of the rounds."
             )
     return out
 
@@ -126,66 +129,12 @@ def _how_measured(records: Iterable[Record]) -> str:
     return " or ".join(word for word, of in (("measured", False), ("calibrated", True)) if of in calibrated)
 
 
-def _rates(records: Sequence[Record]) -> list[str]:
-    """Whose rates the bounds are made of, once each."""
-    lines: dict[str, None] = {}
-    for record in records:
-        rates = bounds.rates_of(record)
-        if rates is not None:
-            peak = rates.macs_per_s.get(record.case.dtype)
-            compute = "" if peak is None else f"{factor_text(peak / 1e9)} GMAC/s {record.case.dtype}, "
-            bandwidth = f"{factor_text(rates.bytes_per_s / 1e9)} GB/s"
-            source = "published peaks" if rates.source == "published" else "the best that doctor --roofline measured"
-            lines[f"Rates ({source}, {clean(rates.device)}): {compute}{bandwidth}; 1 GB is 10^9 bytes."] = None
-    return list(lines)
-
-
-def _bounds(records: Sequence[Record]) -> list[str]:
-    """Latencies that lie below their bound, loudly; then which of the two floors binds whom."""
-    below, binding = [], dict[str, list[str]]()
-    for record in records:
-        label = f"{record.case.label} {record.case.mode}"
-        found, floor = bounds.bound(record), bounds.held_against(record)
-        if isinstance(found, bounds.Bound) and found.seconds:
-            binding.setdefault(found.binds, []).append(label)
-        if isinstance(floor, float) and record.timing is not None and record.timing.n and record.timing.median_s < floor:
-            below.append(f"{label} ({factor_text(record.timing.median_s / floor)})")
-    out = []
-    if below:
-        out.append(
-            f"WARNING: measured BELOW THE BOUND (latency/bound): {_named(below)}. A rate is too low (measure it again on a"
-            " quiet machine: attnprof doctor --roofline), the count is too high, or the kernel executes fewer MACs than were"
-            " traced."
-        )
-    if len(binding) == 1:
-        return [*out, f"What binds: {next(iter(binding))}, in every case."]
-    texts = [f"{kind} for {_named(binding[kind])}" for kind in ("compute", "memory") if kind in binding]
-    return out + ([f"What binds: {'; '.join(texts)}."] if texts else [])
-
-
 def _settings(records: Sequence[Record]) -> list[str]:
     """Settings that all cases share."""
     every = [dict(record.case.settings) for record in records]
     shared = {key: value for key, value in every[0].items() if all(one.get(key) == value for one in every)} if every else {}
     texts = [f"{clean(key)}={clean(argument_text(value))}" for key, value in shared.items()]
     return [f"Settings: {', '.join(texts)}."] if texts else []
-
-
-def _kernels(records: Sequence[Record]) -> list[str]:
-    """Whose attention kernels were traced: a traced peak is not comparable with one measured on another kind of device."""
-    found: dict[tuple[str, str, str], list[str]] = {}
-    for record in records:
-        ops = () if record.counts is None else record.counts.ops
-        kernels = [op.op for op in ops if "scaled_dot_product" in op.op]
-        if kernels:
-            cpu = record.case.settings.get("target") == "cpu" or all("for_cpu" in kernel for kernel in kernels)
-            sdpa = clean(argument_text(record.case.settings.get("sdpa", "auto")))
-            found.setdefault(("CPU", "GPU", sdpa) if cpu else ("GPU", "CPU", sdpa), []).append(record.case.label)
-    return [
-        f"Attention ({_named(labels)}) is traced as the kernel that a {target} would choose (sdpa={sdpa}), whatever device"
-        f" measured: its traced memory is not what attention takes on a {other}."
-        for (target, other, sdpa), labels in found.items()
-    ]
 
 
 def _flat(environment: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,17 +183,17 @@ def _timing(records: Sequence[Record]) -> list[str]:
         out = [f"n = {n} samples per latency from {several} processes, none dropped."]
     unsteady = [label for label, timing in timings if not timing.warmup_converged]
     if unsteady:
-        out.append(f"Warm-up did not reach a steady state: {_named(unsteady)}.")
+        out.append(f"Warm-up did not reach a steady state: {named(unsteady)}.")
     ended = [label for label, timing in timings if timing.stopped_by == "budget"]
     if ended:
-        out.append(f"Sampling ended by the budget, not by the interval: {_named(ended)}.")
+        out.append(f"Sampling ended by the budget, not by the interval: {named(ended)}.")
     warned: dict[str, list[str]] = {}
     for label, timing in timings:
         for warning in timing.warnings:
             if warning == UNSTEADY and not timing.warmup_converged:
                 continue
             warned.setdefault(clip(clean(warning), 160), []).append(label)
-    return out + [f"Warning: {warning} ({_named(labels)})." for warning, labels in warned.items()]
+    return out + [f"Warning: {warning} ({named(labels)})." for warning, labels in warned.items()]
 
 
 def _coverage(records: Sequence[Record], metrics: Sequence[Metric]) -> list[str]:
@@ -260,29 +209,22 @@ def _coverage(records: Sequence[Record], metrics: Sequence[Metric]) -> list[str]
 
 
 def _short(record: Record, metric: Metric) -> str:
-    return record.status if record.status != "ok" else clip(why_missing(record, metric), 60)
+    return record.status if record.status != "ok" else first_clauses(why_missing(record, metric), 60)
 
 
 def _counting(records: Sequence[Record]) -> list[str]:
     """Ops without a formula, ops counted on an assumption, and cases that were not traced on meta."""
     out = []
-    for field, text in (("uncounted", "Not counted"), ("assumed", "Counted on an assumption")):
-        ops: dict[str, list[str]] = {}
-        for record in records:
-            ledger = {} if record.counts is None else getattr(record.counts, field)
-            for op in ledger:
-                ops.setdefault(clean(op), []).append(record.case.label)
-        out += [f"{text}: {op} ({_named(labels)})." for op, labels in ops.items()]
+    ops: dict[tuple[str, str], list[str]] = {}
+    for record in records:
+        counts = record.counts
+        if counts is not None:
+            for ledger, text in ((counts.uncounted, "not counted"), (counts.assumed, assumption(counts))):
+                for op in ledger:
+                    ops.setdefault((text, clean(op)), []).append(record.case.label)
+    out += [f"{text[0].upper()}{text[1:]}: {op} ({named(labels)})." for (text, op), labels in ops.items()]
     by: dict[str, list[str]] = {}
     for record in records:
         if record.counts is not None and record.counts.traced_by != "meta":
             by.setdefault(clean(record.counts.traced_by), []).append(record.case.label)
-    return out + [f"Traced by {how} tensors instead of meta: {_named(labels)}." for how, labels in by.items()]
-
-
-def _named(labels: Iterable[str]) -> str:
-    """Labels once each; of many their number and the first few."""
-    unique = list(dict.fromkeys(clip(clean(label), 40) for label in labels))
-    if len(unique) <= _MOST_NAMED:
-        return ", ".join(unique)
-    return f"{len(unique)} labels: {', '.join(unique[:_NAMED_OF_MANY])} and {len(unique) - _NAMED_OF_MANY} more"
+    return out + [f"Traced by {how} tensors instead of meta: {named(labels)}." for how, labels in by.items()]

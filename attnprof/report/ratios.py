@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from attnprof import stats
 from attnprof.records import Record
-from attnprof.report.metrics import FEWEST_PAIRS, Metric, why_missing
+from attnprof.report.metrics import FEWEST_PAIRS, Metric, caveat, why_missing
 
 EXACT = "exact"
 NOT_PAIRED = "not timed in the same block"
@@ -19,7 +19,7 @@ NOT_PAIRED = "not timed in the same block"
 
 @dataclass(frozen=True)
 class Ratio:
-    """first / second. `covers` says what the interval covers; `reason` why there is no value."""
+    """first / second. `covers` says what the interval covers; `reason` why there is no value, or what a count leaves out."""
 
     value: float | None = None
     low: float | None = None
@@ -46,8 +46,14 @@ def ratio_of(first: Record, second: Record, metric: Metric) -> Ratio:
         return Ratio(reason="both are zero" if a.value == 0 else f"{second.case.label} is zero", delta=delta)
     value = a.value / b.value
     if metric.traced:
-        return Ratio(value, value, value, EXACT, delta=delta)
+        return Ratio(value, value, value, EXACT, reason=_caveats(first, second, metric), delta=delta)
     return Ratio(value, covers="single readings, no interval", delta=delta)
+
+
+def _caveats(first: Record, second: Record, metric: Metric) -> str:
+    """What the two counts leave out or take for granted: 'a: NOT COUNTED, no formula: sparse 1'; '' where both are whole."""
+    found = {record.case.label: caveat(record, metric) for record in (first, second)}
+    return "; ".join(f"{label}: {text}" for label, text in found.items() if text)
 
 
 def _paired(first: Record, second: Record, inverse: bool, delta: float) -> Ratio:

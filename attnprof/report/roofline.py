@@ -66,7 +66,12 @@ def _against(found: Mapping[str, Any], published: Rates, title: str) -> list[str
         rows.append((name, unit, _digits(got / 1e9), _digits(peak / 1e9), f"{100 * got / peak:.1f}"))
     heads = [("published", "", "measured", "peak", "% of it")]
     columns = list(zip(*heads, *rows, strict=True))
-    return [*wrap(f"Published peaks of {clean(title or published.device)}:"), "", *grid(heads, rows, fit(columns, [20] * 5), 2)]
+    clock = "" if published.clock_mhz is None else f", at {published.clock_mhz:g} MHz"
+    return [
+        *wrap(f"Published peaks of {clean(title or published.device)}{clock}:"),
+        "",
+        *grid(heads, rows, fit(columns, [20] * 5), 2),
+    ]
 
 
 def _digits(value: float) -> str:

@@ -9,6 +9,9 @@ from typing import Any
 from attnprof import stats
 from attnprof.report.text import wrap
 
+_COARSE = 0.05  # the tolerance of a gate: what a machine should be able to tell
+_BUSY = 0.25  # of the cores
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -82,4 +85,26 @@ def render(summaries: Sequence[Summary], facts: Mapping[str, Any]) -> str:
             ),
         ]
     lines += ["", *wrap("smallest difference: one that 95 of 100 such comparisons would tell from none.")]
+    remark = load_remark(max((each.smallest_difference for each in summaries), default=0.0), facts)
+    if remark:
+        lines += ["", *wrap(remark)]
     return "\n".join(lines) + "\n"
+
+
+def load_remark(difference: float, facts: Mapping[str, Any]) -> str:
+    """What the load of the machine has to do with a smallest difference above 5 %, or with any where other work was running.
+
+    `facts["load"]`: {"before", "after"}: the load averages of a minute; this test itself adds up to 1 to the second.
+    """
+    before, after, cores = facts["load"]["before"], facts["load"]["after"], facts["cores"]
+    if before is None or after is None:
+        return "The load of this machine is not known: repeat it when nothing else runs." if difference > _COARSE else ""
+    load = f"load {before:g} before, {after:g} after, on {cores} cores (the test itself adds up to 1)"
+    if max(before, after - 1) > _BUSY * (cores or 1):
+        return f"Other work was running: {load}. It widens these intervals: repeat the test when the machine is idle."
+    if difference > _COARSE:
+        return (
+            f"No other work was seen: {load}; that of neighbours on a shared machine does not show in it. A longer --budget,"
+            " or --replicates 5 or more, may tell smaller differences."
+        )
+    return ""

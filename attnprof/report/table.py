@@ -2,7 +2,7 @@
 
 Mechanisms are rows; every metric is a value column and, with a baseline, a delta and a ratio column beside it (the console
 leaves the deltas out). Cells carry the raw reading beside their text, so that a renderer only lays out. A count
-that leaves ops out has a footnote. A ratio is value /
+that leaves ops out has a footnote, as have its ratios, and is never the best. A ratio is value /
 baseline's value (the inverse for `compare`, without deltas); that of a latency comes only from rounds in which both were timed
 side by side. No cell is empty: a failure shows its status, what was not measured '-', and both refer to a footnote.
 
@@ -198,7 +198,8 @@ def _values(
     members: Sequence[Record], readings: Sequence[Reading | None], each: Metric, places: int, divisor: float
 ) -> list[Cell]:
     out = []
-    for record, reading, rank in zip(members, readings, ranks(readings, each.higher_is_better), strict=True):
+    whole = [None if caveat(record, each) else reading for record, reading in zip(members, readings, strict=True)]
+    for record, reading, rank in zip(members, readings, ranks(whole, each.higher_is_better), strict=True):
         if reading is None:
             text = MISSING if record.status == "ok" else clean(record.status)
             out.append(Cell(text, reason=why_missing(record, each)))
@@ -226,13 +227,15 @@ def _ratio(record: Record, base: Record | None, each: Metric, plan: _Plan) -> Ce
     ratio = ratio_of(base, record, each) if plan.inverse else ratio_of(record, base, each)
     if ratio.value is None:
         return Cell(MISSING, ratio=ratio, reason=f"{'not compared' if ratio.delta is None else 'no ratio'}: {ratio.reason}")
-    return Cell(ratio_text(ratio.value, ratio.low, ratio.high), ratio=ratio)
+    return Cell(ratio_text(ratio.value, ratio.low, ratio.high), ratio=ratio, reason=ratio.reason)
 
 
 def _delta(ratio: Cell, each: Metric, places: int, divisor: float) -> Cell:
     """Value - baseline's value, beside the ratio of the same two; what has neither shares its reason."""
     delta = None if ratio.ratio is None else ratio.ratio.delta
-    return Cell(MISSING, reason=ratio.reason) if delta is None else Cell(delta_text(delta, places, divisor, each.traced))
+    if delta is None:
+        return Cell(MISSING, reason=ratio.reason)
+    return Cell(delta_text(delta, places, divisor, each.traced), reason=ratio.reason if ratio.text != MISSING else "")
 
 
 def _number_footnotes(table: Table) -> Table:

@@ -43,6 +43,14 @@ def clip(text: str, room: int) -> str:
     return head + ELLIPSIS + tail
 
 
+def first_clauses(reason: str, room: int) -> str:
+    """As many clauses ('a: b: c.') of a reason as have room, without the full stop; clipped where not even one has."""
+    text = reason.rstrip(".")
+    while width(text) > room and ": " in text:
+        text = text.rpartition(": ")[0]
+    return clip(text, room)
+
+
 def pad(text: str, room: int, right: bool = False) -> str:
     """`text` clipped and padded to `room` columns."""
     text = clip(text, room)

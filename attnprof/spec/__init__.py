@@ -64,7 +64,8 @@ class Input:
 class Entry:
     """One line of `mechanisms:`. `args`: for each argument the tuple of its values, an axis where it holds more than one.
 
-    `input`: the axes of Input that this entry has of its own, in place of those of the spec.
+    `input`: the axes of Input that this entry has of its own, in place of those of the spec. `written`: the import path as the
+    spec has it, where that is relative to the spec's folder and `mechanism` therefore another text.
     """
 
     mechanism: str  # "family/name", or the import path
@@ -73,6 +74,12 @@ class Entry:
     imported: bool = False
     line: int = 0  # in the spec file; 0: not from a file
     input: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    written: str = ""
+
+    @property
+    def text(self) -> str:
+        """The name or import path as it was written."""
+        return self.written or self.mechanism
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ def parse_file(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise UsageError(f"{path}: there is no such file.{_near_file(path)}") from None
+        raise UsageError(f"{path}: there is no such file.{near_file(path)}") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     if len(data) > MAX_BYTES:
@@ -127,7 +134,8 @@ def parse_file(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
     return parse_text(text, str(path), overrides)
 
 
-def _near_file(path: Path) -> str:
+def near_file(path: Path) -> str:
+    """' Did you mean FILE?' of the file beside `path` whose name is most like it; '' where none is."""
     siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, siblings, n=1)
     return f" Did you mean {path.parent / near[0]}?" if near else ""
@@ -261,15 +269,16 @@ def size_problem(spec: Spec) -> str:
 def check_import_permission(spec: Spec, patterns: Sequence[str]) -> None:
     """Raises UsageError for entries with `import:` that no `--allow-import` pattern matches ('module:Class', fnmatch).
 
-    A file path is compared without its './' and after '..' is resolved, so that 'blocks/*' cannot reach outside blocks.
+    The path as the spec has it is compared, or as it is from the current folder; a file path without its './' and after '..' is
+    resolved, so that 'blocks/*' cannot reach outside blocks.
     """
     refused = []
     for entry in spec.entries:
-        if entry.imported and not any(fnmatchcase(_canonical(entry.mechanism), _canonical(pattern)) for pattern in patterns):
+        texts = {_canonical(entry.text), _canonical(entry.mechanism)}
+        if entry.imported and not any(fnmatchcase(text, _canonical(pattern)) for text in texts for pattern in patterns):
             where = f"{spec.source}:{entry.line}: " if entry.line else f"{spec.source}: " if spec.source else ""
-            refused.append(
-                f"{where}'{entry.mechanism}' is code of your own: to run it, pass --allow-import '{entry.mechanism}'."
-            )
+            which = f" ({entry.mechanism.rpartition(':')[0]})" if entry.written else ""
+            refused.append(f"{where}'{entry.text}'{which} is code of your own: to run it, pass --allow-import '{entry.text}'.")
     if refused:
         raise UsageError("\n".join(refused))
 

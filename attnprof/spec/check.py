@@ -20,6 +20,7 @@ from attnprof.errors import Problem, UsageError
 from attnprof.spec import Input, Measure, Spec, size_problem
 from attnprof.spec.entries import arguments_of, baseline_label, check_item, check_labels, to_entry
 from attnprof.spec.finding import Finding, from_pydantic, place
+from attnprof.spec.imports import located
 from attnprof.spec.model import InputModel, ItemModel, MeasureModel, SpecModel, keys_of
 from attnprof.spec.scalars import format_scalar
 from attnprof.spec.values import nearest, parse_hw
@@ -110,6 +111,8 @@ def _spec(document: Document, model: SpecModel) -> Spec:
         plain = {"name": item.name, "import": item.import_, "as": item.as_, "args": item.args}
         entry = to_entry(document, index, plain)
         assert entry is not None
+        if entry.imported and (found := located(entry.mechanism, document.file)) != entry.mechanism:
+            entry = dataclasses.replace(entry, mechanism=found, written=entry.mechanism)
         own = {} if item.input is None else item.input.model_dump(exclude_unset=True)
         entries.append(dataclasses.replace(entry, input={key: tuple(values) for key, values in own.items()}))
     return Spec(

@@ -131,7 +131,7 @@ def baseline_label(text: str, entries: tuple[Entry, ...]) -> str | None:
     by_label = {label: entry for entry in entries for label, _ in variants(entry)}
     if text in by_label:
         return text
-    same = [label for label, entry in by_label.items() if entry.mechanism == text]
+    same = [label for label, entry in by_label.items() if entry.text == text]
     return same[0] if len(same) == 1 else None
 
 

@@ -165,7 +165,11 @@ class ItemModel(Closed):
     """A mechanism of the catalogue (`name`) or a class of your own (`import`)."""
 
     name: str | None = Field(None, description="a name of the catalogue: `attnprof list`")
-    import_: str | None = Field(None, alias="import", description="package.module:Class or ./file.py:Class")
+    import_: str | None = Field(
+        None,
+        alias="import",
+        description="package.module:Class, or ./file.py:Class from this file's folder, else from the current one",
+    )
     args: dict[str, Axis[ArgumentValue]] = Field({}, description="arguments; a list is an ablation axis")
     as_: Annotated[str, Field(pattern=_LABEL)] | None = Field(None, alias="as", description="label in the tables")
     input: OwnInputModel | None = Field(None, description="sizes of its own, in place of the spec's")

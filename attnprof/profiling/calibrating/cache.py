@@ -70,7 +70,7 @@ def _read(data: bytes, processor: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for line in data.split(b"\n"):
         try:
             entry = json.loads(line)
-        except ValueError:  # torn, or the empty end of the file
+        except (ValueError, RecursionError):  # torn, the empty end of the file, or nested without end
             continue
         if _is_probe(entry) and entry["schema"] == _SCHEMA and entry["processor"] == processor:
             yield entry["op"], {"peak": entry["peak"], "scratch": entry["scratch"]}

@@ -17,7 +17,7 @@ non-contiguous input out of place, while eager adds it in place.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.library import Library
 
 from attnprof.errors import UsageError
+from attnprof.profiling.counting import kernels
 
 aten = torch.ops.aten
 _HALF = (torch.float16, torch.bfloat16)
@@ -33,9 +34,12 @@ BACKENDS = ("auto", "math", "fused")
 
 
 @contextmanager
-def overrides(target: str, sdpa: str, real: bool = False, fake: bool = False) -> Iterator[None]:
+def overrides(
+    target: str, sdpa: str, real: bool = False, fake: bool = False, on_math: Callable[[str], None] | None = None
+) -> Iterator[None]:
     """Within: SDPA on meta tensors takes the kernel of `target`, `linear` is eager's own (for a real run on the CPU as well),
     and nn.MultiheadAttention's opaque fast path is off. `fake`: fake CPU tensors are treated as meta tensors are.
+    `on_math` hears of every call that goes to the math path: its shapes, and the rule of each fused kernel that refused it.
     """
     fastpath = torch.backends.mha.get_fastpath_enabled()
     library = Library("aten", "IMPL")
@@ -52,7 +56,7 @@ def overrides(target: str, sdpa: str, real: bool = False, fake: bool = False) ->
         enable_gqa: bool = False,
     ) -> Tensor:
         options = _Options(attn_mask, dropout_p, is_causal, scale, enable_gqa)
-        return _attend(query, key, value, options, target, sdpa)
+        return _attend(query, key, value, options, target, sdpa, on_math)
 
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -81,77 +85,28 @@ def choose(query: Tensor, key: Tensor, value: Tensor, options: Any, target: str,
     """'flash', 'efficient', 'flash_for_cpu' or 'math': the kernel that `target` runs for these arguments."""
     if sdpa == "math":
         return "math"
-    if target == "cpu":
-        kernel = "flash_for_cpu" if _cpu_flash(query, key, value, options) else "math"
-    elif _flash(query, key, value, options):
-        kernel = "flash"
-    else:
-        kernel = "efficient" if _efficient(query, key, value, options) else "math"
+    reasons = kernels.refusals(query, key, value, options, target)
+    kernel = next((kernel for kernel, reason in reasons.items() if not reason), "math")
     if sdpa == "fused" and kernel == "math":
         raise UsageError(
-            "sdpa: fused was asked for, but no fused kernel takes this call "
-            f"(q {tuple(query.shape)}, k {tuple(key.shape)}, v {tuple(value.shape)}, {query.dtype}). Use sdpa: auto or math."
+            f"sdpa: fused was asked for, but no fused kernel takes this call ({kernels.shapes(query, key, value)}): "
+            f"{kernels.told(reasons)}. Use sdpa: auto or math."
         )
     return kernel
-
-
-def _fused_shapes(query: Tensor, key: Tensor, value: Tensor, gqa: bool, single: bool = True) -> bool:
-    """4-D, one batch size, equal heads (or whole groups with GQA), nothing empty, last dimension contiguous.
-
-    `single`: a last dimension of one element may have any stride.
-    """
-    tensors = (query, key, value)
-    if any(t.dim() != 4 or t.numel() == 0 or (t.stride(3) != 1 and (t.shape[3] != 1 or not single)) for t in tensors):
-        return False
-    if len({t.shape[0] for t in tensors}) != 1 or len({t.dtype for t in tensors}) != 1:
-        return False
-    if gqa:
-        return key.shape[1] == value.shape[1] and query.shape[1] % key.shape[1] == 0
-    return query.shape[1] == key.shape[1] == value.shape[1]
 
 
 def _needs_grad(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def _flash(query: Tensor, key: Tensor, value: Tensor, options: Any) -> bool:
-    sizes = {t.shape[-1] for t in (query, key, value)}
-    return (
-        query.dtype in _HALF
-        and options.mask is None
-        and _fused_shapes(query, key, value, options.gqa)
-        and len(sizes) == 1
-        and query.shape[-1] <= 256
-        and not (options.causal and query.shape[2] != key.shape[2])
-    )
-
-
-def _efficient(query: Tensor, key: Tensor, value: Tensor, options: Any) -> bool:
-    alignment = 8 if query.dtype in _HALF else 4
-    return (
-        query.dtype in (*_HALF, torch.float32)
-        and _fused_shapes(query, key, value, gqa=False, single=False)
-        and (options.mask is None or options.mask.stride(-1) == 1)
-        and query.shape[3] == key.shape[3]
-        and query.shape[3] % alignment == 0
-        and value.shape[3] % alignment == 0
-    )
-
-
-def _cpu_flash(query: Tensor, key: Tensor, value: Tensor, options: Any) -> bool:
-    mask = options.mask
-    if mask is not None and (mask.dim() not in (2, 4) or mask.requires_grad or (mask.dtype not in (torch.bool, query.dtype))):
-        return False
-    return (
-        query.dtype in (*_HALF, torch.float32, torch.float64)
-        and options.dropout == 0.0
-        and _fused_shapes(query, key, value, options.gqa)
-        and query.shape[3] == key.shape[3] == value.shape[3]
-    )
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, options: _Options, target: str, sdpa: str) -> Tensor:
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, options: _Options, target: str, sdpa: str, on_math: Callable[[str], None] | None
+) -> Tensor:
     kernel = choose(query, key, value, options, target, sdpa)
+    if kernel == "math" and on_math is not None:
+        asked = sdpa == "math"
+        reason = "sdpa=math was asked for" if asked else kernels.told(kernels.refusals(query, key, value, options, target))
+        on_math(f"{kernels.shapes(query, key, value)}: {reason}")
     mask = options.mask
     if mask is not None and mask.dtype == torch.bool:
         mask = _as_bias(mask, query)

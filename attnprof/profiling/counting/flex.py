@@ -4,7 +4,8 @@
 order op through torch.compile. Within `followed` it takes both and calls the op, whose dense form (torch/_higher_order_ops/
 flex_attention.py) runs under the tracer: the scores of every pair, the modification, softmax, the weighted sum; in backward the
 scores again and four products. A block mask hides pairs and skips none, as in eager; a compiled kernel skips blocks that are
-empty, which depends on data and is not counted. A function that torch.compile has wrapped runs in eager meanwhile.
+empty, which depends on data and is not counted: `MASKED` in Counts.assumed says so. A function that torch.compile has wrapped
+runs in eager meanwhile.
 
 Nothing happens where FlexAttention is not imported: importing it takes a second.
 """
@@ -21,6 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 _API = "torch.nn.attention.flex_attention"
 _OPS = "torch._higher_order_ops.flex_attention"
+MASKED = "flex_attention with a block mask: every pair counted, a compiled kernel skips empty blocks"
+_NO_BLOCKS = 1 << 29
 _taught: set[type] = set()
 
 
@@ -60,17 +63,25 @@ def followed(mode: type[TorchDispatchMode]) -> Iterator[None]:
                 setattr(place, name, value)
 
 
+def _skips_blocks(args: tuple[Any, ...]) -> bool:
+    """Whether a call has a block mask of the caller's: the one that stands for none has a single block of 2^30."""
+    masks = (item for item in args if isinstance(item, tuple) and len(item) > 3)
+    return any(all(not isinstance(x, int) or x < _NO_BLOCKS for x in mask) for mask in masks)
+
+
 def _teach(mode: type[TorchDispatchMode], ops: Any) -> None:
     """Register, once per class of mode, that the two ops run their dense form under it."""
     if mode in _taught:
         return
     _taught.add(mode)
 
-    def forward(running: TorchDispatchMode, *args: Any) -> Any:
+    def forward(running: Any, *args: Any) -> Any:
+        if _skips_blocks(args):
+            running.assumed[MASKED] = running.assumed.get(MASKED, 0) + 1
         with running:
             return ops.sdpa_dense(*args)
 
-    def backward(running: TorchDispatchMode, *args: Any) -> Any:
+    def backward(running: Any, *args: Any) -> Any:
         with running:
             return ops.sdpa_dense_backward(*args)
 

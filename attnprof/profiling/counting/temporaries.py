@@ -16,14 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Size = Callable[[tuple[Any, ...], Any], int]
+from attnprof.profiling.counting.outputs import layout
+
+Size = Callable[[tuple[Any, ...], Any], int | tuple[int, ...]]
 _HALF = (torch.float16, torch.bfloat16)
 _MULTIPROCESSORS = 108  # an A100; an H100 has 132
 
 
 @dataclass(frozen=True)
 class Temporary:
-    """size(args, out) in bytes of what the kernel of an op holds while it runs, what that is, and where it was read."""
+    """size(args, out) in bytes of what the kernel of an op holds while it runs, what that is, and where it was read.
+
+    A size may be a tuple: what the kernel holds at one moment or another, of which the largest counts.
+    """
 
     size: Size
     what: str
@@ -44,14 +49,15 @@ def _given(args: tuple[Any, ...], position: int) -> Tensor | None:
     return value if isinstance(value, Tensor) else None
 
 
+def _given_bytes(args: tuple[Any, ...], *positions: int) -> int:
+    """Bytes of the arguments there that are not contiguous."""
+    found = (_given(args, position) for position in positions)
+    return sum(_bytes(tensor) for tensor in found if tensor is not None and not tensor.is_contiguous())
+
+
 def _contiguous(*positions: int) -> Size:
     """The arguments there that are not contiguous are copied."""
-
-    def size(args: tuple[Any, ...], out: Any) -> int:
-        found = (_given(args, position) for position in positions)
-        return sum(_bytes(tensor) for tensor in found if tensor is not None and not tensor.is_contiguous())
-
-    return size
+    return lambda args, out: _given_bytes(args, *positions)
 
 
 def _in_format_of(*positions: int) -> Size:
@@ -74,7 +80,9 @@ def _channels_last(tensor: Tensor) -> bool:
 def _softmax_backward(args: tuple[Any, ...], out: Any) -> int:
     grad, output = args[0], args[1]
     product = grad.numel() * max(grad.element_size(), output.element_size())
-    return int(product * (1 if grad.is_contiguous() else 2) + (0 if output.is_contiguous() else _bytes(output)))
+    laid = list(layout.iterator_strides(grad.shape, [grad, output]))  # a permuted gradient gives a permuted product: copied
+    dense = all(a == b for a, b, n in zip(laid, layout.contiguous_strides(grad.shape), grad.shape, strict=True) if n > 1)
+    return int(product * (1 if dense else 2) + (0 if output.is_contiguous() else _bytes(output)))
 
 
 def _blas(*positions: int) -> Size:
@@ -95,7 +103,7 @@ def _not_for_blas(matrix: Tensor) -> bool:
 
 
 def _layer_norm_backward(args: tuple[Any, ...], out: Any) -> int:
-    copies = _contiguous(0, 1)(args, out)
+    copies = _given_bytes(args, 0, 1)
     normalized = int(math.prod(args[2]))
     rows = int(args[0].numel()) // max(normalized, 1)
     weight = _given(args, 5)
@@ -129,10 +137,14 @@ def _index_put(args: tuple[Any, ...], out: Any) -> int:
 
 
 def _embedding_backward(args: tuple[Any, ...], out: Any) -> int:
-    """Beyond 3072 indices they are sorted: the sorted copy, the order, a range, and cub's second buffers."""
-    indices, by_frequency = args[1], len(args) > 4 and args[4]
-    copies = _contiguous(0, 1)(args, out)
-    return int(copies + (5 * _bytes(indices) if indices.numel() > 3072 or by_frequency else 0))
+    """Beyond 3072 indices they are sorted (5 index arrays: sorted copy, order, range, cub's second buffers), then every index
+    has a row of partial sums beside 6 index arrays (sorted, order, four for segments), and one more for the frequencies.
+    """
+    grad, indices, by_frequency = args[0], args[1], bool(len(args) > 4 and args[4])
+    copies = _given_bytes(args, 0, 1)
+    if indices.numel() <= 3072 and not by_frequency:
+        return copies
+    return int(copies + (6 + by_frequency) * _bytes(indices) + grad.numel() * _accumulated(grad))
 
 
 def _sort(args: tuple[Any, ...], out: Any) -> int:
@@ -156,7 +168,7 @@ def _efficient(args: tuple[Any, ...], out: Any) -> int:
     return int(4 * math.prod(query.shape[:3]) * value.shape[3])
 
 
-def _efficient_backward(args: tuple[Any, ...], out: Any) -> int:
+def _efficient_backward(args: tuple[Any, ...], out: Any) -> tuple[int, ...]:
     """grad_out made contiguous; delta (float32: from the product of grad_out and out); accumulators of dq, and of dk and dv."""
     grad, query, key, value = args[:4]
     batch, heads, tokens, size = query.shape
@@ -169,9 +181,10 @@ def _efficient_backward(args: tuple[Any, ...], out: Any) -> int:
     if half and widest > 128:
         splits = max(1, min(-(-key.shape[2] // columns), 200 // (batch * heads)))
         floats += splits * columns * rows * (-(-size // rows) + -(-value.shape[3] // rows))
-    work = 4 * batch * heads * (-(-floats // 4) * 4)
-    product = 0 if half else 4 * batch * heads * tokens * value.shape[3]
-    return int(kept + delta + max(work, product))
+    work = 4 * batch * heads * floats  # whole groups of four floats
+    if half:
+        return (int(kept + delta + work),)
+    return int(kept + delta + work), int(kept + delta + 4 * batch * heads * tokens * value.shape[3])
 
 
 def _flash_backward(args: tuple[Any, ...], out: Any) -> int:
@@ -227,7 +240,9 @@ KERNEL_TEMPORARIES: dict[str, Temporary] = {
     "index_put": Temporary(_index_put, "sorting where it adds", "cuda/Indexing.cu: index_put_with_sort_kernel"),
     "index_put_": Temporary(_index_put, "sorting where it adds", "cuda/Indexing.cu: index_put_with_sort_kernel"),
     "embedding_dense_backward": Temporary(
-        _embedding_backward, "copies; sorting", "cuda/Embedding.cu: embedding_dense_backward_cuda"
+        _embedding_backward,
+        "copies; sorting; partial sums",
+        "cuda/Embedding.cu: embedding_dense_backward_cuda; cuda/EmbeddingBackwardKernel.cu: embedding_backward_cuda_kernel",
     ),
     "sort": Temporary(_sort, "a range, or copies with the dimension innermost", "cuda/Sort.cpp: sort_cuda_kernel"),
     "topk": Temporary(_contiguous(0), _COPY, "cuda/TensorTopK.cu: launch_gather_topk_kernel"),
@@ -268,6 +283,7 @@ NOT_MODELLED: dict[str, str] = {
     "staging buffers of reductions": "their size goes by the number of multiprocessors, small beside what is reduced"
     " (cuda/Reduce.cuh: ReduceConfig::global_memory_size)",
     "segmented sort": "buffers of cub by GPU and version (cuda/Sort.cu, cuda/SortStable.cu)",
+    "backward of EmbeddingBag": "sorting and partial sums as embedding's, by its own code, not read (EmbeddingBag.cu)",
     "split-KV attention": "accumulators of flash attention where batch x heads x blocks do not fill the multiprocessors"
     " (transformers/cuda/flash_attn/flash_api.cpp: set_params_splitkv)",
     "cuDNN attention": "half types on compute capability 9.0 and 10.0 go to cuDNN above version 9.15: outputs of the same"

@@ -6,7 +6,8 @@
 
 One pass on meta tensors under the `Tracer`. What needs data (`.item()`, boolean masks, data-dependent sizes) is assumed first
 and booked in `Counts.assumed`; then, where the assumed cost says that this machine can bear it, the module is run for real
-under the same counter (`traced_by: real`). Fake tensors answer none of these questions; they serve autocast, which has no
+under the same counter, on values and initial weights drawn from a fixed seed (`traced_by: real`; `assumed` still names the ops
+whose result depends on them). Fake tensors answer none of these questions; they serve autocast, which has no
 effect on meta tensors (`traced_by: fake`).
 
 Inference: the forward pass without gradients. Training: forward, then backward from a dense gradient of the output's shape,
@@ -18,7 +19,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,12 +30,13 @@ from attnprof.errors import AttnprofError, UntraceableError
 from attnprof.profiling import instantiate
 from attnprof.profiling.counting import attention, flex
 from attnprof.profiling.counting.lifetimes import Lifetimes
-from attnprof.profiling.counting.tracer import Tracer, tensors_of
+from attnprof.profiling.counting.tracer import DATA_OPS, Tracer, tensors_of
 from attnprof.records import Case, Counts, OpCost, TensorSpec
 
 _REAL_MACS_LIMIT = 2 * 10**12  # about a minute on one core
 _REAL_MEMORY_SHARE = 0.5
 _SMALL_INPUTS = 1 << 14  # elements; squared, a gibibyte
+_META_LIMITS = ("meta", "data-dependent", "no storage", "cannot access storage", "unbacked", "no rule registered")
 _engine = torch.autograd.Variable._execution_engine
 
 
@@ -65,7 +67,8 @@ def follow_case(
     `change` alters the module that was built before it is followed: for what-ifs (never run on data then).
     """
     mechanism = instantiate.load(case)
-    module = instantiate.build_on_meta(mechanism, case, Tracer())
+    with instantiate.random_state_seeded():
+        module = instantiate.build_on_meta(mechanism, case, Tracer())
     if change is not None:
         change(module)
     specs = mechanisms.input_specs(mechanism, case.shape, case.args)
@@ -120,21 +123,39 @@ def follow_module(
         return instantiate.rebuilt(value, as_meta)
 
     pass_ = _Pass(training, target, sdpa, autocast, objective, make_tracer)
-    with instantiate.random_state_kept():
+    with instantiate.random_state_seeded():
         meta_inputs = tuple(as_meta(value) for value in inputs)
         as_it_is = not training and instantiate.without_data(module)  # in training its parameters would get gradients
         with instantiate.attributes_kept(module) if as_it_is else instantiate.swapped(module, instantiate.to_meta):
             traced, failure = _attempt(pass_, module, meta_inputs)
-        if traced is not None and not traced.counts.assumed:
+        if traced is not None and not depends_on_data(traced.counts):
             return traced
         if allow_real and (_bearable(traced.counts) if traced is not None else _small(meta_inputs)):
-            real = _run_real(pass_, module, meta_inputs, inputs, rebuild)
+            real = _in_place_of(failure, lambda: _run_real(pass_, module, meta_inputs, inputs, rebuild))
             if real is not None:
-                return real
+                assumed = {} if traced is None else traced.counts.assumed
+                return replace(real, counts=replace(real.counts, assumed={**assumed, **real.counts.assumed}))
     if traced is None:
         assert failure is not None
         raise failure
     return traced
+
+
+def depends_on_data(counts: Counts) -> bool:
+    """Whether the pass asked for values that a trace does not have: another input, another count."""
+    return any(op in DATA_OPS for op in counts.assumed)
+
+
+def _in_place_of(failure: Exception | None, run: Callable[[], Traced | None]) -> Traced | None:
+    """A real run where tracing failed or assumed. Where the run fails as well, and the trace had, that says so of both."""
+    try:
+        return run()
+    except (AttnprofError, MemoryError):
+        raise
+    except Exception as error:
+        if failure is None:
+            raise
+        raise UntraceableError(f"{failure} A run on values fails too ({type(error).__name__}: {error}).") from error
 
 
 def count_real(
@@ -163,7 +184,7 @@ class _Pass:
         with ExitStack() as stack:
             autocast = self.autocast not in (None, "none")
             tracer.real = tracer.real or autocast  # fake tensors take the ops themselves
-            stack.enter_context(attention.overrides(self.target, self.sdpa, tracer.real, autocast))
+            stack.enter_context(attention.overrides(self.target, self.sdpa, tracer.real, autocast, tracer.on_math))
             stack.enter_context(flex.followed(type(tracer)))
             if autocast:
                 traced_by = "fake"
@@ -226,7 +247,7 @@ def _is_meta_limit(error: Exception) -> bool:
     if isinstance(error, NotImplementedError):
         return True
     text = str(error).lower()
-    return "meta" in text or "data-dependent" in text or "no storage" in text or "unbacked" in text
+    return any(word in text for word in _META_LIMITS)
 
 
 def _bearable(counts: Counts) -> bool:
@@ -310,7 +331,7 @@ def _follow_modules(tracer: Tracer, names: dict[int, str]) -> list[Any]:
         tracer.module = stack.pop()
 
     hooks = torch.nn.modules.module
-    return [hooks.register_module_forward_pre_hook(enter), hooks.register_module_forward_hook(leave)]
+    return [hooks.register_module_forward_pre_hook(enter), hooks.register_module_forward_hook(leave, always_call=True)]
 
 
 def _calibrate(tracer: Tracer) -> None:
@@ -356,5 +377,6 @@ def _summary(tracer: Tracer, params: int, resident: int, kept: int, traced_by: s
         assumed=tracer.assumed,
         traced_by=traced_by,
         ops=rows,
+        math_attention=tracer.math,
     )
     return Traced(counts, lifetimes)

@@ -102,6 +102,7 @@ class Tracer(TorchDispatchMode):
         self.costs: dict[tuple[str, str, str], list[int]] = {}
         self.uncounted: dict[str, int] = {}
         self.assumed: dict[str, int] = {}
+        self.math: dict[str, int] = {}  # calls of SDPA that took the math path: {what and why: how many}
         self.sequence: dict[int, str] = {}
         self.sole_owner: tuple[int, ...] | None = None
         self.calibrating = False
@@ -177,9 +178,9 @@ class Tracer(TorchDispatchMode):
         elif not found and "device" in _argument_names(func):
             kwargs = {**kwargs, "device": torch.device("meta")}
         name = func._schema.name.removeprefix("aten::")
-        if name in _ASSUMED and (name != "index" or _has_mask(args[1])):
+        if name in DATA_OPS and (name != "index" or _has_mask(args[1])):
             self.assumed[name] = self.assumed.get(name, 0) + 1
-            return _ASSUMED[name](args, kwargs)
+            return DATA_OPS[name](args, kwargs)
         if _is_composite(func):
             with self:
                 out = func.decompose(*args, **kwargs)
@@ -239,9 +240,10 @@ class Tracer(TorchDispatchMode):
         elif entry.bytes is not None:
             moved = entry.bytes(args, kwargs, out)
         if entry.scratch is not None:
-            size = entry.scratch(args, out)
-            if size:
-                self.ledger.temporary(size)
+            sizes = entry.scratch(args, out)
+            for size in (sizes,) if isinstance(sizes, int) else sizes:
+                if size:
+                    self.ledger.temporary(size)
         macs = work = 0
         if entry.rule is not None:
             macs, work = entry.rule(args, kwargs, out)
@@ -257,9 +259,21 @@ class Tracer(TorchDispatchMode):
             row[2] += work
             row[3] += moved
 
+    def on_math(self, call: str) -> None:
+        """Book a call of SDPA that takes the math path."""
+        if self.counting and self.phase == "forward":
+            place = f"in {self.module}: " if self.module else ""
+            self.math[place + call] = self.math.get(place + call, 0) + 1
+
     def _where(self) -> str:
-        """The submodule to charge: the running one, or the one whose forward made the running backward node."""
+        """The submodule to charge: the running one, or the one whose forward made the running backward node.
+
+        A forward that runs again in the backward pass is the running one's too.
+        """
         if self.phase == "forward":
+            self.sequence.setdefault(torch._C._autograd._get_sequence_nr() - 1, self.module)
+            return self.module
+        if self.module and torch.is_grad_enabled():  # a forward that runs again in the backward pass (checkpointing)
             self.sequence.setdefault(torch._C._autograd._get_sequence_nr() - 1, self.module)
             return self.module
         node = torch._C._current_autograd_node()
@@ -349,7 +363,7 @@ def _assume_all_masked_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return aten.index.Tensor(args[0], indices)
 
 
-_ASSUMED: dict[str, Callable[[tuple[Any, ...], dict[str, Any]], Any]] = {
+DATA_OPS: dict[str, Callable[[tuple[Any, ...], dict[str, Any]], Any]] = {
     "_local_scalar_dense": _assume_scalar,
     "nonzero": _assume_all_nonzero,
     "index": _assume_all_masked_in,

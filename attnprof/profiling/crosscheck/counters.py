@@ -20,6 +20,7 @@ from attnprof.profiling.crosscheck.reference import Recorder, Watched, followed,
 
 Answer = tuple[Tally, tuple[Ran, ...]]
 _AT = "torch.Tensor.matmul"
+_SCRIPTED = ("prim::CallFunction", "prim::CallMethod")  # calls that stand in a traced graph as one node
 _FVCORE_PRODUCTS = frozenset(("addmm", "bmm", "einsum", "matmul", "mm", "linear"))
 
 
@@ -73,6 +74,7 @@ def ask_fvcore(module: nn.Module, inputs: tuple[Any, ...]) -> Answer:
     macs = int(analysis.total())
     unsupported = {name.removeprefix("aten::") for name in analysis.unsupported_ops()}
     functions = sorted(name for name in unsupported if name.startswith("prim::PythonOp"))
+    scripted = sorted(name for name in unsupported if name in _SCRIPTED)
     items = []
     for name, amount in analysis.by_operator().items():
         kind = "convolution" if name == "conv" else "product" if name in _FVCORE_PRODUCTS else name
@@ -82,8 +84,11 @@ def ask_fvcore(module: nn.Module, inputs: tuple[Any, ...]) -> Answer:
         asked = row.caller.rpartition(".")[2]
         if asked in unsupported or row.op in unsupported:
             return "has no formula for"
-        if functions:
-            return f"does not enter the autograd.Function {', '.join(functions)}, which runs"
+        closed = [f"the autograd.Function {', '.join(functions)}"] if functions else []
+        if scripted and not row.caller:  # no Python function of torch asked for it: the interpreter of TorchScript did
+            closed.append(f"code compiled by torch.jit.script ({', '.join(scripted)})")
+        if closed:
+            return f"does not enter {' or '.join(closed)}, which runs"
         return "" if row.op in PRODUCTS or row.op == "convolution" else "has no formula for"
 
     def group(row: Ran) -> str:

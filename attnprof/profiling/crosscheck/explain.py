@@ -102,7 +102,7 @@ def judge(counter: str, ours: int, rows: Sequence[Ran], tally: Tally, seconds: f
     for item in tally.items:
         groups.setdefault(item.group, ([], []))[1].append(item)
     for members, items in groups.values():
-        _compare(members, items, tally, found)
+        _compare(members, items, tally, found, rows)
     ran, counted = sum(row.macs for row in rows), sum(item.macs for item in tally.items)
     for name, amount in (
         ("what ran, against the trace", ran - ours),
@@ -119,8 +119,8 @@ def judge(counter: str, ours: int, rows: Sequence[Ran], tally: Tally, seconds: f
     return Opinion(counter, status, tally.macs, error, found.missed, found.extra, sentence, (), seconds)
 
 
-def _compare(rows: Sequence[Ran], items: Sequence[Item], tally: Tally, found: _Found) -> None:
-    """Attribute the difference of one group."""
+def _compare(rows: Sequence[Ran], items: Sequence[Item], tally: Tally, found: _Found, everything: Sequence[Ran]) -> None:
+    """Attribute the difference of one group; `everything` ran, in whatever group."""
     difference = sum(item.macs for item in items) - sum(row.macs for row in rows)
     for item in items:
         if not item.known and item.macs:
@@ -134,11 +134,20 @@ def _compare(rows: Sequence[Ran], items: Sequence[Item], tally: Tally, found: _F
     elif not rows:
         for item in items:
             if item.macs:
-                found.add(item.name, item.macs, f"counts {item.name}, which ran nothing of the kind")
+                found.add(item.name, item.macs, _of_nothing(item, everything))
     elif difference < 0:
         _shortfall(rows, items, -difference, tally, found)
     else:
         _surplus(items, difference, found)
+
+
+def _of_nothing(item: Item, everything: Sequence[Ran]) -> str:
+    """Why a counter has an item in whose group nothing ran: that work is in another group too, or is nowhere."""
+    kind = item.name.rpartition("::")[2].rpartition(".")[2]
+    elsewhere = sum(row.macs for row in everything if kind in (row.op, row.caller))
+    if elsewhere >= item.macs:
+        return f"counts {item.name} twice: the formula of the module that calls it holds it as well"
+    return f"counts {item.name}, which ran nothing of the kind"
 
 
 def _convention(item: Item, found: _Found) -> None:

@@ -32,6 +32,7 @@ class Form:
     domain: str
     pieces: tuple[Piece, ...] = ()
     draws: int = 0  # seeded draws inside the domain on which a trace agreed; one that contradicts, and there is no form
+    drawn: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # {variable: (smallest, largest)} of those draws
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Forms:
     """All forms of one mechanism with given arguments in one mode.
 
     forms: in C, H, W (and T) at batch 1. general: params, macs and flops with B and integer arguments as variables, floors
-    written out, on the widest domain found. missing: {metric: why there is no form}.
+    written out, on the widest domain found. missing: {metric: why there is no form}. arguments: every integer argument with
+    its value here; held: those of them that the totals depend on and that are no variables of the general forms.
     """
 
     mechanism: str
@@ -48,3 +50,5 @@ class Forms:
     forms: Mapping[str, Form] = field(default_factory=dict)
     general: Mapping[str, Form] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+    arguments: Mapping[str, int] = field(default_factory=dict)
+    held: Mapping[str, int] = field(default_factory=dict)

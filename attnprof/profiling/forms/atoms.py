@@ -26,13 +26,12 @@ class Atom:
 
     text: str
     axis: str
-    growth: tuple[tuple[str, int], ...]
     evaluate: Callable[[Env], Array]
 
 
 def variable(name: str) -> Atom:
     """A variable itself."""
-    return Atom(name, name, ((name, 1),), lambda env: env[name])
+    return Atom(name, name, lambda env: env[name])
 
 
 def step(inner: Atom, divisor: int, offset: int = 0) -> Atom:
@@ -44,48 +43,47 @@ def step(inner: Atom, divisor: int, offset: int = 0) -> Atom:
         written = f"-(-{text}//{divisor})"
     else:
         written = f"({inner.text} {'+' if offset > 0 else '-'} {abs(offset)})//{divisor}"
-    return Atom(written, inner.axis, inner.growth, lambda env: (inner.evaluate(env) + offset) // divisor)
+    return Atom(written, inner.axis, lambda env: (inner.evaluate(env) + offset) // divisor)
 
 
 def divided(inner: Atom, argument: str) -> Atom:
     """inner//argument, for an argument that varies."""
-    return Atom(f"{inner.text}//{argument}", inner.axis, inner.growth, lambda env: inner.evaluate(env) // env[argument])
+    return Atom(f"{inner.text}//{argument}", inner.axis, lambda env: inner.evaluate(env) // env[argument])
 
 
 def at_least(inner: Atom, least: int) -> Atom:
     """max(inner, least)."""
-    return Atom(f"max({inner.text}, {least})", inner.axis, inner.growth, lambda env: np.maximum(inner.evaluate(env), least))
+    return Atom(f"max({inner.text}, {least})", inner.axis, lambda env: np.maximum(inner.evaluate(env), least))
 
 
 def at_most(inner: Atom, most: int) -> Atom:
     """min(inner, most): bounded, so that it does not grow."""
-    return Atom(f"min({inner.text}, {most})", inner.axis, (), lambda env: np.minimum(inner.evaluate(env), most))
+    return Atom(f"min({inner.text}, {most})", inner.axis, lambda env: np.minimum(inner.evaluate(env), most))
 
 
 def larger(first: str, second: str) -> Atom:
     """max(first, second)."""
-    return Atom(f"max({first}, {second})", "", ((first, 1),), lambda env: np.maximum(env[first], env[second]))
+    return Atom(f"max({first}, {second})", "", lambda env: np.maximum(env[first], env[second]))
 
 
 def smaller(first: str, second: str) -> Atom:
     """min(first, second)."""
-    return Atom(f"min({first}, {second})", "", ((first, 1),), lambda env: np.minimum(env[first], env[second]))
+    return Atom(f"min({first}, {second})", "", lambda env: np.minimum(env[first], env[second]))
 
 
 def common(inner: Atom, size: int) -> Atom:
     """gcd(inner, size)."""
-    return Atom(f"gcd({inner.text}, {size})", inner.axis, (), lambda env: np.gcd(inner.evaluate(env), size))
+    return Atom(f"gcd({inner.text}, {size})", inner.axis, lambda env: np.gcd(inner.evaluate(env), size))
 
 
 def switch(name: str, size: int) -> Atom:
     """min(name//size, 1): 1 from a size on, 0 before."""
-    return Atom(f"min({name}//{size}, 1)", "", (), lambda env: np.minimum(env[name] // size, 1))
+    return Atom(f"min({name}//{size}, 1)", "", lambda env: np.minimum(env[name] // size, 1))
 
 
 def product(first: Atom, second: Atom) -> Atom:
     """first*second, as the inside of a step."""
-    growth = tuple(sorted((*first.growth, *second.growth)))
-    return Atom(f"{first.text}*{second.text}", "", growth, lambda env: first.evaluate(env) * second.evaluate(env))
+    return Atom(f"{first.text}*{second.text}", "", lambda env: first.evaluate(env) * second.evaluate(env))
 
 
 def monomials(axes: Sequence[tuple[Sequence[Atom], int]], allowed: Callable[[tuple[int, ...]], bool]) -> list[Monomial]:

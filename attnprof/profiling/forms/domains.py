@@ -6,6 +6,7 @@ expression are cut off by the conditions that lose the fewest points where it ho
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,21 +17,28 @@ Bools = npt.NDArray[np.bool_]
 Env = Mapping[str, npt.NDArray[np.int64]]
 
 
+_VARIABLES = ("B", "C", "H", "W", "T")
 _MOST_LEARNED = 5  # more conditions than these describe the points, not the expression
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One comparison. kind: '>=', '<=', '==' (with value), '%' (modulus, value: remainder), '!%' (not that remainder)."""
+    """One comparison. kind: '>=', '<=', '==' (with value), '%' (modulus, value: remainder), '!%' (not that remainder).
+
+    With `other`, an argument, that is what is compared with: `C % heads == 0` ('%'), `C >= reduction` ('>=').
+    """
 
     name: str  # a variable, or 'H*W'
     kind: str
     value: int
     modulus: int = 1
+    other: str = ""
 
     @property
     def text(self) -> str:
         """The condition in Python."""
+        if self.other:
+            return f"{self.name} % {self.other} == 0" if self.kind == "%" else f"{self.name} {self.kind} {self.other}"
         if self.kind in ("%", "!%"):
             return f"{self.name} % {self.modulus} {'==' if self.kind == '%' else '!='} {self.value}"
         return f"{self.name} {self.kind} {self.value}"
@@ -38,6 +46,9 @@ class Condition:
     def holds(self, env: Env) -> Bools:
         """Where it holds."""
         values = env["H"] * env["W"] if self.name == "H*W" else env[self.name]
+        if self.other:
+            against = env[self.other]
+            return np.asarray(values % np.maximum(against, 1) == 0) if self.kind == "%" else np.asarray(values >= against)
         if self.kind == "%":
             return np.asarray(values % self.modulus == self.value)
         if self.kind == "!%":
@@ -52,9 +63,17 @@ Domain = tuple[Condition, ...]
 def text(domain: Domain) -> str:
     """'C % 8 == 0 and H >= 2', without what other conditions say already; 'True' for everywhere."""
     order = {name: index for index, name in enumerate(("C", "H", "W", "H*W", "T", "B"))}
-    kept = [each for each in dict.fromkeys(domain) if (each.kind, each.value) != (">=", 1)]
+    kept = [each for each in dict.fromkeys(domain) if each.other or (each.kind, each.value) != (">=", 1)]
+    kept = [each for each in kept if not any(_said_by(each, other) for other in kept)]
     kept.sort(key=lambda each: order.get(each.name, len(order)))
     return " and ".join(each.text for each in kept) or "True"
+
+
+def _said_by(condition: Condition, other: Condition) -> bool:
+    """Does `C % 8 == 0` say `C % 4 == 0`?"""
+    plain = all(each.kind == "%" and not each.value and not each.other for each in (condition, other))
+    finer = other.modulus > condition.modulus and other.modulus % condition.modulus == 0
+    return plain and condition.name == other.name and finer
 
 
 def inside(domain: Domain, env: Env, points: int) -> Bools:
@@ -92,7 +111,7 @@ def simplified(domain: Domain, env: Env, good: Bools) -> Domain:
     """The domain without conditions that cut nothing off (the first ones stay longest)."""
     kept = domain
     for condition in reversed(domain):
-        if condition.kind in ("%", "!%", "<=") and condition.name == "C":
+        if condition.kind in ("%", "!%", "<=") and condition.name == "C" and not condition.other:
             continue
         less = tuple(each for each in kept if each != condition)
         if not (inside(less, env, len(good)) & ~good).any():
@@ -101,7 +120,7 @@ def simplified(domain: Domain, env: Env, good: Bools) -> Domain:
 
 
 def _size(condition: Condition) -> int:
-    return condition.modulus + abs(condition.value)
+    return 4 if condition.other else condition.modulus + abs(condition.value)
 
 
 def _candidates(env: Env, seed: Mapping[str, int], names: Sequence[str]) -> Iterator[Condition]:
@@ -120,6 +139,11 @@ def _candidates(env: Env, seed: Mapping[str, int], names: Sequence[str]) -> Iter
                 yield Condition(name, "%", rest, modulus)
                 if rest:
                     yield Condition(name, "!%", 0, modulus)
+    arguments = [name for name in names if name not in _VARIABLES]
+    for name, other in itertools.product((name for name in names if name not in "BT"), arguments):
+        if name != other:
+            yield Condition(name, "%", 0, other=other)
+            yield Condition(name, ">=", 0, other=other)
     if "H" in names and "W" in names:
         for value in sorted({int(value) for value in env["H"] * env["W"]}):
             yield Condition("H*W", ">=", value)

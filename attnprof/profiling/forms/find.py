@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,10 +20,11 @@ from attnprof.profiling import instantiate
 from attnprof.profiling.forms import Form, Forms, peaks, programs, regions, totals
 from attnprof.profiling.forms import general as general_forms
 from attnprof.profiling.forms.domains import Condition
-from attnprof.profiling.forms.poly import at_one, growth, text
+from attnprof.profiling.forms.orders import order
+from attnprof.profiling.forms.poly import at_one, text
 from attnprof.profiling.forms.programs import Fitted, Rows
 from attnprof.profiling.forms.regions import B, C, Region
-from attnprof.profiling.forms.samples import TOTALS, Point, Sampler
+from attnprof.profiling.forms.samples import BY_DATA, TOTALS, Point, Sampler
 from attnprof.profiling.forms.verify import DRAWS, verified
 from attnprof.records import Case
 
@@ -53,6 +54,7 @@ class _Search:
     forms: dict[str, Form] = field(default_factory=dict)
     general: dict[str, Form] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
 
     def tried(self, fitted: Fitted, rows: Rows, seed: Point | None = None, count: int = DRAWS) -> tuple[Fitted, int] | str:
         """Expressions tried on draws."""
@@ -67,8 +69,7 @@ def find_forms(case: Case, more_programs: int = 0) -> Found:
     natural = (1, shape.channels, shape.height, shape.width, shape.frames)
     first = sampler.at(natural)
     if not first.key:
-        missing = {metric: f"no trace at {shape.text()}: {first.reason}" for metric in (*TOTALS, "peak_bytes")}
-        return Found(Forms(case.mechanism, case.args, case.mode, missing=missing))
+        return _untraced(sampler, natural, first.reason, started)
     frames = shape.frames if shape.frames > 1 or (not case.imported and mechanisms.uses_frames(case.mechanism)) else 0
     region = regions.start(sampler, natural, frames)
     search = _Search(sampler, natural, region, regions.pool(region, natural, random.Random("pool"), _POOL))
@@ -83,8 +84,26 @@ def find_forms(case: Case, more_programs: int = 0) -> Found:
         _peak(search, program)
     kept += _more(search, more_programs)
     ordered = {metric: search.forms[metric] for metric in (*TOTALS, "peak_bytes") if metric in search.forms}
-    forms = Forms(case.mechanism, case.args, case.mode, ordered, search.general, search.missing)
+    given = general_forms.integer_arguments(sampler.mechanism, case)
+    forms = Forms(case.mechanism, case.args, case.mode, ordered, search.general, search.missing, given, search.held)
     return Found(forms, tuple(map(programs.to_json, kept)), len(sampler.known), time.perf_counter() - started)
+
+
+def _untraced(sampler: Sampler, natural: Point, reason: str, started: float) -> Found:
+    """Where there is no trace: the form of the parameters alone, where that is because the cost depends on data."""
+    case = sampler.case
+    reason = f"no trace at {case.shape.text()}: {reason}"
+    built = dataclasses.replace(sampler, params_only=True, known={}, keys={}, structures={})
+    given = general_forms.integer_arguments(sampler.mechanism, case)
+    forms: dict[str, Form] = {}
+    if BY_DATA in reason and built.at(natural).key:
+        region = regions.start(built, natural, 0)
+        search = _Search(built, natural, region, regions.pool(region, natural, random.Random("pool"), _POOL))
+        _totals(search, reason, ("params",))
+        forms = search.forms
+    missing = {metric: reason for metric in (*TOTALS, "peak_bytes") if metric not in forms}
+    found = Forms(case.mechanism, case.args, case.mode, forms, search.general if forms else {}, missing, given, given)
+    return Found(found, (), len(built.known), time.perf_counter() - started)
 
 
 def _program(search: _Search, seed: Point, draws: int = DRAWS) -> Fitted | str:
@@ -112,15 +131,16 @@ def _without_temporaries(search: _Search, failure: str) -> Fitted | str:
     return failure if isinstance(tried, str) else dataclasses.replace(tried[0], structure=structure)
 
 
-def _totals(search: _Search, program: Fitted | str) -> None:
+def _totals(search: _Search, program: Fitted | str, metrics: Sequence[str] = TOTALS) -> None:
     """Forms of the totals, whatever ops they come from: with B for the general ones, then at batch 1."""
     plain: dict[str, Fitted] = {}
     found = totals.explained(search.sampler, search.natural, search.region, program, search.known)
-    for index, metric in enumerate(TOTALS):
+    for metric in metrics:
+        index = TOTALS.index(metric)
         column = totals.column(index)
         fitted = found[index] if isinstance(found, list) else found
         if isinstance(fitted, Fitted):
-            fitted = programs.bounded(search.sampler, fitted, search.natural, column, search.known)
+            fitted = _bounded(search, fitted, column)
         general = search.tried(fitted, column) if isinstance(fitted, Fitted) else fitted
         if not isinstance(general, str) and metric in ("params", "macs", "flops"):
             search.general[metric] = _form(metric, *general)
@@ -131,8 +151,20 @@ def _totals(search: _Search, program: Fitted | str) -> None:
         else:
             search.forms[metric] = _form(metric, _unbatched(single[0]), single[1])
     sampler = search.sampler
-    wider = general_forms.generalised(sampler.case, sampler.mechanism, search.natural, search.region, plain)
+    wider, search.held = general_forms.generalised(sampler.case, sampler.mechanism, search.natural, search.region, plain)
     search.general.update({metric: _form(metric, *each) for metric, each in wider.items()})
+
+
+def _bounded(search: _Search, fitted: Fitted, column: Rows) -> Fitted | str:
+    """The expression with a domain, on coarser steps of C where no domain is found on its own."""
+    found = programs.bounded(search.sampler, fitted, search.natural, column, search.known)
+    for factor in (2, 4):
+        step = factor * search.region.lattice[C]
+        if isinstance(found, str) and step > factor and search.natural[C] % step == 0:
+            coarser = dataclasses.replace(fitted, domain=(*fitted.domain, Condition("C", "%", 0, step)))
+            again = programs.bounded(search.sampler, coarser, search.natural, column, search.known)
+            found = again if isinstance(again, Fitted) else found
+    return found
 
 
 def _at_batch_1(fitted: Fitted) -> Fitted:
@@ -148,20 +180,21 @@ def _unbatched(fitted: Fitted) -> Fitted:
 
 
 def _form(metric: str, fitted: Fitted, draws: int) -> Form:
-    return Form(metric, fitted.texts[0], growth(fitted.polys, fitted.atoms), fitted.condition, draws=draws)
+    written = fitted.texts[0]
+    return Form(metric, written, order(written), fitted.condition, draws=draws, drawn=fitted.drawn)
 
 
 def _peak(search: _Search, program: Fitted) -> None:
     """The peak at batch 1 as a max over pieces, tried on draws at batch 1."""
-    made, polys = peaks.pieces(program, search.natural)
+    made = peaks.pieces(program, search.natural)
     written = made[0].expr if len(made) == 1 else f"max({', '.join(piece.expr for piece in made)})"
     alone = dataclasses.replace(_at_batch_1(program), texts=(written,))
     tried = search.tried(alone, Rows(lambda sample: (sample.peak_bytes,) if sample.key else None))
     if isinstance(tried, str):
         search.missing["peak_bytes"] = tried
     else:
-        order = growth(polys, program.atoms)
-        search.forms["peak_bytes"] = Form("peak_bytes", written, order, _unbatched(tried[0]).condition, made, tried[1])
+        domain, drawn = _unbatched(tried[0]).condition, tried[0].drawn
+        search.forms["peak_bytes"] = Form("peak_bytes", written, order(written), domain, made, tried[1], drawn)
 
 
 def _more(search: _Search, count: int) -> list[Fitted]:
@@ -184,11 +217,12 @@ def kept_json(name: str, found: Mapping[str, Found], made: Mapping[str, str]) ->
         forms = each.forms
         groups = (("forms", forms.forms), ("general", forms.general))
         written = {key: {metric: form_json(form) for metric, form in group.items()} for key, group in groups}
-        modes[mode] = {**written, "missing": dict(forms.missing), "programs": list(each.programs)}
+        modes[mode] = {**written, "missing": dict(forms.missing), "held": list(forms.held), "programs": list(each.programs)}
     return {"schema": 1, "mechanism": name, "args": {}, "made": dict(made), "modes": modes}
 
 
 def form_json(form: Form) -> dict[str, Any]:
     """A form as JSON: the fields of Form without the metric, which is its key."""
     pieces = [{"expr": piece.expr, "domain": piece.domain, "made_of": list(piece.made_of)} for piece in form.pieces]
-    return {"expr": form.expr, "order": form.order, "domain": form.domain, "draws": form.draws, "pieces": pieces}
+    said = {"expr": form.expr, "order": form.order, "domain": form.domain, "draws": form.draws}
+    return {**said, "drawn": {name: list(each) for name, each in form.drawn.items()}, "pieces": pieces}

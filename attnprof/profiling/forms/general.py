@@ -17,8 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from attnprof.profiling import instantiate
+from attnprof.profiling.forms import Form, programs
 from attnprof.profiling.forms import atoms as shapes
-from attnprof.profiling.forms import programs
 from attnprof.profiling.forms.atoms import Atom, Monomial
 from attnprof.profiling.forms.columns import explain_with
 from attnprof.profiling.forms.domains import Condition
@@ -44,13 +45,17 @@ _ROUNDS = 4
 
 @dataclass(frozen=True)
 class Argument:
-    """How the totals depend on an argument: as a polynomial of a degree, or through a floor of C. values: those it takes."""
+    """How the totals depend on an argument: as a polynomial of a degree, or through a floor of C.
+
+    values: those that the natural shape takes; refused: those that it does not, which other shapes may take.
+    """
 
     name: str
     value: int
     values: tuple[int, ...]
     degree: int = 0
     floor: Atom | None = None
+    refused: tuple[int, ...] = ()
 
 
 def integer_arguments(mechanism: Mechanism, case: Case) -> dict[str, int]:
@@ -65,43 +70,78 @@ def integer_arguments(mechanism: Mechanism, case: Case) -> dict[str, int]:
 
 def generalised(
     case: Case, mechanism: Mechanism, natural: Point, region: Region, plain: Mapping[str, Fitted]
-) -> dict[str, tuple[Fitted, int]]:
-    """{metric: expression with arguments, draws} for the metrics that have one. plain: the expressions in B, C, H, W, T."""
+) -> tuple[dict[str, tuple[Fitted, int]], dict[str, int]]:
+    """{metric: expression with arguments, draws} for the metrics that have one, and the arguments that stay at their values.
+
+    plain: the expressions in B, C, H, W, T.
+    """
     given = integer_arguments(mechanism, case)
-    if not given or any(metric not in plain for metric in METRICS):
-        return {}
+    if not given:
+        return {}, {}
     looked_at = [_looked_at(case, mechanism, natural, name, value) for name, value in given.items()]
     known = [argument for argument in looked_at if argument is not None]
     free = [argument for argument in known if argument.degree or argument.floor]
-    while free:
-        found = _found(case, mechanism, natural, region, plain, free, [each for each in known if each not in free])
+    while free and all(metric in plain for metric in METRICS):
+        held = [each for each in known if each not in free]
+        found = _found(case, mechanism, natural, region, plain, free, held)
         if found:
-            return found
+            return found, {each.name: each.value for each in held}
         free.pop()
-    return {}
+    return {}, {each.name: each.value for each in known}
+
+
+def contradiction(case: Case, natural: Point, region: Region, forms: Mapping[str, Form], count: int = DRAWS) -> str:
+    """A draw inside the domain of a kept general form that the module refuses or costs otherwise at; '' where there is none.
+
+    case: the mechanism with its default arguments; region: where sizes are drawn from.
+    """
+    mechanism = instantiate.load(case)
+    given = integer_arguments(mechanism, case)
+    for metric, form in forms.items():
+        expr, inside = compile_text(form.expr), compile_text(form.domain)
+        named = tuple(name for name in given if name in expr.names | inside.names)
+        sampler = Sampler(case, mechanism, named)
+        free = [Argument(name, given[name], tuple(each for each in _near(given[name]) if each > 0)) for name in named]
+        drawn = 0
+        for _, point in zip(range(_PATIENCE * count), _stream(region, region, free, "again", True), strict=False):
+            values = dict(zip(sampler.names, point, strict=True))
+            if drawn == count:
+                break
+            if inside(values):
+                drawn += 1
+                sample = sampler.at(point)
+                if not sample.key or sample.totals[TOTALS.index(metric)] != expr(values):
+                    return f"general {metric} at {values}: {sample.reason or 'another number'}"
+    return ""
+
+
+def _near(value: int) -> list[int]:
+    """Values of an argument to try, its own first."""
+    return list(dict.fromkeys([value, *_VALUES, max(2 * value, 1), max(value // 2, 1)]))
 
 
 def _looked_at(case: Case, mechanism: Mechanism, natural: Point, name: str, value: int) -> Argument | None:
     """An argument varied alone; None where the totals do not change with it."""
     sampler = Sampler(case, mechanism, (name,))
-    tried = dict.fromkeys([value, *_VALUES, max(2 * value, 1), max(value // 2, 1)])
+    tried = _near(value)
     samples = [sample for each in tried if (sample := sampler.at((*natural, each))).key]
     rows = np.array([sample.totals[:3] for sample in samples], dtype=np.int64)
     values = tuple(sample.point[-1] for sample in samples)
+    refused = tuple(each for each in tried if each > 0 and each not in values)
     if len(samples) < 3 or (rows == rows[0]).all():
         return None if len(samples) >= 3 else Argument(name, value, values)
     numbers = np.array(values, dtype=np.int64)
     env = {"C": np.full(len(values), natural[C]), name: numbers}
     for degree in _DEGREES:
         if _fits(numbers, rows, degree):
-            return Argument(name, value, values, degree)
+            return Argument(name, value, values, degree, refused=refused)
     if min(values) < 1:
         return Argument(name, value, values)
     divided = shapes.divided(shapes.variable("C"), name)
     for least in (0, *sorted({int(each) for each in natural[C] // numbers})):
         floor = shapes.at_least(divided, least) if least else divided
         if any(_fits(floor.evaluate(env), rows, degree) for degree in _DEGREES):
-            return Argument(name, value, values, 0, _with_least(case, mechanism, natural, name, value, floor))
+            return Argument(name, value, values, 0, _with_least(case, mechanism, natural, name, value, floor), refused)
     return Argument(name, value, values)
 
 
@@ -223,18 +263,19 @@ def _shared(names: Sequence[str], degree: int) -> list[Monomial]:
     ]
 
 
-def _stream(wide: Region, lattice: Region, free: Sequence[Argument], seed: str) -> Iterator[Point]:
-    """Points with arguments, without end; C on its lattice every other time."""
+def _stream(wide: Region, lattice: Region, free: Sequence[Argument], seed: str, refused: bool = False) -> Iterator[Point]:
+    """Points with arguments, without end; C on its lattice every other time. `refused`: with values that some shapes refuse."""
     rng = random.Random(seed)
+    choices = [(*argument.values[: _DRAWN + 1], *(argument.refused if refused else ())) for argument in free]
     while True:
         region = wide if rng.random() < 0.5 else lattice
-        yield (*region.draw(rng), *(rng.choice(argument.values[: _DRAWN + 1]) for argument in free))
+        yield (*region.draw(rng), *map(rng.choice, choices))
 
 
 def _tried(
     sampler: Sampler, fitted: Fitted, index: int, seed: Point, wide: Region, lattice: Region, free: Sequence[Argument]
 ) -> tuple[Fitted, int] | None:
-    """The expression with a domain on which all of the draws agree."""
+    """The expression with a domain on which all of the draws agree; a point that the module refuses contradicts."""
     rows = column(index)
     known: list[Point] = []
     for _ in range(_ROUNDS):
@@ -244,7 +285,7 @@ def _tried(
         fitted = narrower
         inside = compile_text(fitted.condition)
         points: dict[Point, None] = {seed: None}
-        for _, point in zip(range(_PATIENCE * DRAWS), _stream(wide, lattice, free, "verify"), strict=False):
+        for _, point in zip(range(_PATIENCE * DRAWS), _stream(wide, lattice, free, "verify", refused=True), strict=False):
             if len(points) >= DRAWS:
                 break
             values = dict(zip(sampler.names, point, strict=True))
@@ -254,6 +295,6 @@ def _tried(
             return None
         good = programs.agreement(sampler, fitted, rows, list(points))
         if good.all():
-            return fitted, len(points)
+            return dataclasses.replace(fitted, drawn=programs.ranges(list(points), sampler.names)), len(points)
         known = [*known, *points]
     return None

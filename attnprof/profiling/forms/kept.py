@@ -104,7 +104,12 @@ def forms_of(name: str, mode: str) -> Forms | None:
     held = kept.modes[mode]
     groups = ({metric: form_from_json(metric, data) for metric, data in held[key].items()} for key in ("forms", "general"))
     forms, general = groups
-    return Forms(name, dict(kept.args), mode, forms, general, dict(held["missing"]))
+    defaults = ((each.name, each.default or "") for each in mechanisms.describe(name).arguments)
+    arguments = {key: int(text) for key, text in defaults if text.removeprefix("-").isdecimal()}
+    varied = frozenset[str]().union(*(compile_text(form.expr).names for form in general.values()))
+    stay = held.get("held", [key for key in arguments if key not in varied])  # files of before have no such entry
+    said = {key: arguments[key] for key in stay if key in arguments}
+    return Forms(name, dict(kept.args), mode, forms, general, dict(held["missing"]), arguments, said)
 
 
 def forms_for(case: Case) -> Forms | None:
@@ -125,7 +130,8 @@ def why_not(case: Case) -> str:
 def form_from_json(metric: str, data: Mapping[str, Any]) -> Form:
     """A Form from its JSON, in a kept file or from a child."""
     pieces = tuple(Piece(each["expr"], each["domain"], tuple(each["made_of"])) for each in data.get("pieces", ()))
-    return Form(metric, data["expr"], data["order"], data["domain"], pieces, data["draws"])
+    drawn = {name: (least, most) for name, (least, most) in data.get("drawn", {}).items()}
+    return Form(metric, data["expr"], data["order"], data["domain"], pieces, data["draws"], drawn)
 
 
 def forms_from_json(data: Mapping[str, Any]) -> Forms:
@@ -133,7 +139,8 @@ def forms_from_json(data: Mapping[str, Any]) -> Forms:
     forms, general = (
         {metric: form_from_json(metric, form) for metric, form in data[key].items()} for key in ("forms", "general")
     )
-    return Forms(data["mechanism"], data["args"], data["mode"], forms, general, data["missing"])
+    args = (data["mechanism"], data["args"], data["mode"], forms, general, data["missing"])
+    return Forms(*args, data["arguments"], data["held"])
 
 
 def variables(shape: Shape) -> dict[str, int]:

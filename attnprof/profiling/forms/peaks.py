@@ -6,6 +6,7 @@ Each piece is a polynomial; its domain is where it is the largest, its parts are
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
@@ -26,11 +27,11 @@ Values = npt.NDArray[np.float64]
 Candidate = tuple[Poly, int]  # live bytes, number of events up to there
 
 
-def pieces(fitted: Fitted, natural: Point) -> tuple[tuple[Piece, ...], list[Poly]]:
-    """The pieces of the peak at batch 1, the one of the natural shape first, and their polynomials."""
+def pieces(fitted: Fitted, natural: Point) -> tuple[Piece, ...]:
+    """The pieces of the peak at batch 1, the one of the natural shape first."""
     found = _candidates(fitted)
     if not found:
-        return (Piece("0", "True"),), [{}]
+        return (Piece("0", "True"),)
     env = _grid(fitted, natural)
     table = np.stack([_values(poly, fitted.atoms, env) for poly, _ in found])
     chosen = _cover(table)
@@ -38,8 +39,9 @@ def pieces(fitted: Fitted, natural: Point) -> tuple[tuple[Piece, ...], list[Poly
     values = table[chosen]
     order = sorted(range(len(kept)), key=lambda index: (-values[index, 0], index))
     kept, values = [kept[index] for index in order], values[order]
-    made = [Piece(text(poly), _where(index, kept, values), _parts(fitted, at, env)) for index, (poly, at) in enumerate(kept)]
-    return tuple(made), [poly for poly, _ in kept]
+    return tuple(
+        Piece(text(poly), _where(index, kept, values), _parts(fitted, at, env)) for index, (poly, at) in enumerate(kept)
+    )
 
 
 def _candidates(fitted: Fitted) -> list[Candidate]:
@@ -116,7 +118,7 @@ def _where(index: int, kept: Sequence[Candidate], values: Values) -> str:
 
 def _compared(difference: Poly) -> str:
     """'4*H*W >= 10*C' for the polynomial that is not negative there, common factors left out."""
-    shared = {name: power for name, power in next(iter(difference)) if name.isidentifier()}  # not 0, as a floor may be
+    shared = {name: power for name, power in next(iter(difference)) if _positive(name)}
     for monomial in difference:
         here = dict(monomial)
         shared = {name: min(power, here[name]) for name, power in shared.items() if name in here}
@@ -132,6 +134,11 @@ def _compared(difference: Poly) -> str:
     left = {monomial: value / content for monomial, value in whole.items() if value > 0}
     right = {monomial: -value / content for monomial, value in whole.items() if value < 0}
     return f"{text(left)} >= {text(right)}"
+
+
+def _positive(atom: str) -> bool:
+    """Is an atom never 0? A variable, one rounded up, gcd, max with a number; a floor may be."""
+    return bool(re.fullmatch(r"\w+|-\(-\w+//\d+\)|gcd\(.*\)|max\(.*, [1-9]\d*\)", atom))
 
 
 def _parts(fitted: Fitted, at: int, env: Mapping[str, npt.NDArray[np.int64]]) -> tuple[str, ...]:

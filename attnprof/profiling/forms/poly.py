@@ -1,4 +1,4 @@
-"""Polynomials in atoms with fractions as coefficients: their values, their text in Python, how they grow.
+"""Polynomials in atoms with fractions as coefficients: their sums, their text in Python.
 
 The text has the common factors in front and one exact division at the end: `C*H*W*(10*C + 9*H + 9*W)//4`.
 """
@@ -6,14 +6,14 @@ The text has the common factors in front and one exact division at the end: `C*H
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
-from attnprof.profiling.forms.atoms import Atom, Monomial
+from attnprof.profiling.forms.atoms import Monomial
 
 Poly = Mapping[Monomial, Fraction]
 _ORDER = "BTCHW"
-Growth = tuple[tuple[str, int], ...]
 
 
 def added(first: Poly, second: Poly, factor: int = 1) -> dict[Monomial, Fraction]:
@@ -40,6 +40,29 @@ def at_one(poly: Poly, name: str) -> dict[Monomial, Fraction]:
     return summed(
         {tuple(factor for factor in monomial if factor[0] != name): coefficient} for monomial, coefficient in poly.items()
     )
+
+
+def replaced(poly: Poly, atom: str, by: Poly) -> dict[Monomial, Fraction]:
+    """The polynomial with another one in place of an atom."""
+    parts = []
+    for monomial, coefficient in poly.items():
+        part: Poly = {tuple(factor for factor in monomial if factor[0] != atom): coefficient}
+        for _ in range(dict(monomial).get(atom, 0)):
+            part = summed({_product(one, other): x * y} for one, x in part.items() for other, y in by.items())
+        parts.append(part)
+    return summed(parts)
+
+
+def _product(one: Monomial, other: Monomial) -> Monomial:
+    powers = dict(one)
+    for name, power in other:
+        powers[name] = powers.get(name, 0) + power
+    return tuple(sorted(powers.items(), key=lambda factor: (_axis(factor[0]), factor)))
+
+
+def _axis(atom: str) -> int:
+    """Where an atom stands in a product: by the first variable in it."""
+    return next((index for index, axis in enumerate(_ORDER) if re.search(rf"\b{axis}\b", atom)), len(_ORDER))
 
 
 def text(poly: Poly) -> str:
@@ -102,31 +125,3 @@ def _sum(poly: Mapping[Monomial, int]) -> str:
         sign = ("-" if value < 0 else "") if not out else (" - " if value < 0 else " + ")
         out += sign + "*".join(factors)
     return out
-
-
-def growth(polys: Iterable[Poly], atoms: Mapping[str, Atom]) -> str:
-    """'O(C*N**2 + C**2*N)': growth in N = H*W with H = W, C and the rest as they are, all undominated terms."""
-    found: set[Growth] = set()
-    for poly in polys:
-        for monomial in poly:
-            powers: dict[str, int] = {}
-            for text_, power in monomial:
-                for axis, degree in atoms[text_].growth:
-                    name, halves = ("N", degree) if axis in ("H", "W") else (axis, 2 * degree)
-                    powers[name] = powers.get(name, 0) + power * halves
-            found.add(tuple(sorted(powers.items())))
-    kept = [one for one in found if not any(one != other and _below(one, other) for other in found)]
-    kept.sort(key=lambda one: (-dict(one).get("N", 0), [(-power, name) for name, power in one]))
-    return f"O({' + '.join(_grown(one) for one in kept) or '1'})"
-
-
-def _below(one: Growth, other: Growth) -> bool:
-    powers = dict(other)
-    return all(power <= powers.get(name, 0) for name, power in one)
-
-
-def _grown(powers: Growth) -> str:
-    """Powers count halves: N**1.5 is ('N', 3)."""
-    names = [(name, power) for name, power in powers if name != "N"] + [(name, power) for name, power in powers if name == "N"]
-    parts = [name if power == 2 else f"{name}**{power // 2 if power % 2 == 0 else power / 2}" for name, power in names]
-    return "*".join(parts) or "1"

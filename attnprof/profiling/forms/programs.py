@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ from attnprof.profiling.forms.samples import (
 Row = tuple[int, ...]
 _TRIES = 6  # draws per sample wanted
 _FAR = 1 << 15
+_LEAST_CHANNELS = {8: 4, 16: 16}  # in steps of C, where small maps are left out: floors of few channels differ
 NAMES = "BCHWT"
 
 
@@ -48,6 +49,7 @@ class Fitted:
     domain: Domain
     region: Region
     structure: Structure | None = None
+    drawn: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # the range of the draws it was tried on
 
     @property
     def condition(self) -> str:
@@ -127,7 +129,7 @@ def _tighter(region: Region, seed: Point) -> Iterator[Region]:
         sizes = region
         for variable in (H, W):
             sizes = sizes.every(variable, region.lattice[variable], min(small, seed[variable]))
-        yield sizes.every(C, region.lattice[C], min(small, 4) * region.lattice[C]) if small > 1 else region
+        yield sizes.every(C, region.lattice[C], _LEAST_CHANNELS[small] * region.lattice[C]) if small > 1 else region
     for step in (4, 8, 16, 32, 64):
         if step > region.lattice[C] and step % region.lattice[C] == 0 and seed[C] % step == 0:
             yield sizes.every(C, step, 4 * step)
@@ -231,6 +233,12 @@ def environment(points: Sequence[Point], names: Sequence[str] = NAMES) -> dict[s
     """Points as arrays by variable."""
     table = np.array(points, dtype=np.int64).reshape(len(points), -1)
     return {name: table[:, index] for index, name in enumerate(names)}
+
+
+def ranges(points: Sequence[Point], names: Sequence[str] = NAMES) -> dict[str, tuple[int, int]]:
+    """{variable: (smallest, largest)} of points."""
+    columns = zip(names, zip(*points, strict=True), strict=True)
+    return {name: (min(values), max(values)) for name, values in columns}
 
 
 def agreement(sampler: Sampler, fitted: Fitted, rows: Rows, points: Sequence[Point]) -> Bools:

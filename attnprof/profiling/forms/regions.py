@@ -168,8 +168,11 @@ def _taken(sampler: Sampler, natural: Point, step: int) -> bool:
 def channel_lattice(sampler: Sampler, natural: Point) -> tuple[int, int]:
     """(m, 1): the smallest m such that the totals are polynomials in C at its multiples; (0, 0) where there is none."""
     for step in _divisors(natural[C]):
-        if step <= _LARGEST_LATTICE and _polynomial(sampler, natural, step, 1, random.Random(f"lattice {step}")):
-            return step, 1
+        if step > _LARGEST_LATTICE:
+            break
+        for least in (1, 4 * step):  # a single channel per group or head may cost otherwise
+            if _polynomial(sampler, natural, step, least, random.Random(f"lattice {step}")):
+                return step, 1
     return 0, 0
 
 
@@ -177,6 +180,7 @@ def _polynomial(sampler: Sampler, natural: Point, step: int, least: int, rng: ra
     """Are the totals cubic polynomials in C at random multiples of `step` from `least` on?"""
     first, last = -(-least // step), max(_LARGEST_CHANNELS // step, 40)
     multiples = {natural[C] // step, first, first + 1, first + 2}
+    multiples |= {last, 4 * last} if least > 1 else set()  # what grows in rare jumps is no polynomial far out
     while len(multiples) < _POLYNOMIAL_POINTS:
         multiples.add(rng.randint(first, last))
     samples: list[Sample] = []

@@ -18,6 +18,7 @@ from attnprof.records import Case, Counts, Mechanism, Shape
 
 Point = tuple[int, ...]  # values of Sampler.names, in that order
 TOTALS = ("params", "macs", "flops", "bytes_moved", "activation_bytes", "resident_bytes")
+BY_DATA = "its cost depends on data"
 FIXED = 3  # entries of a row before the blocks: params, resident_bytes, activation_bytes
 
 
@@ -55,6 +56,7 @@ class Sampler:
     known: dict[Point, Sample] = field(default_factory=dict)
     keys: dict[Structure, int] = field(default_factory=dict)
     switches: tuple[int, ...] = ()  # sizes of C at which something grows by a step
+    params_only: bool = False  # builds the module and traces nothing: totals after the first are 0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -75,12 +77,17 @@ class Sampler:
 
     def _trace(self, point: Point) -> Sample:
         try:
+            if self.params_only:
+                module = instantiate.build_on_meta(self.mechanism, self.case_at(point), Tracer())
+                params = sum(parameter.numel() for parameter in module.parameters())
+                self.structures.setdefault(1, Structure((), (), (), (), ()))
+                return Sample(point, 1, (params,), (params, *(0 for _ in TOTALS[1:])))
             traced = follow(self.mechanism, self.case_at(point))
         except Exception as error:  # noqa: BLE001  a module refuses what it is not made for
             return Sample(point, 0, reason=f"{type(error).__name__}: {error}".splitlines()[0][:200])
         counts = traced.counts
         if counts.assumed or counts.traced_by != "meta":
-            return Sample(point, 0, reason=f"its cost depends on data ({', '.join(counts.assumed) or counts.traced_by})")
+            return Sample(point, 0, reason=f"{BY_DATA} ({', '.join(counts.assumed) or counts.traced_by})")
         structure, row = taken_apart(counts, traced.lifetimes)
         key = self.keys.setdefault(structure, len(self.keys) + 1)
         self.structures.setdefault(key, structure)

@@ -7,14 +7,16 @@ or one number of frames (a loop over them changes the ops), the totals are found
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 from attnprof.profiling.forms import atoms as shapes
 from attnprof.profiling.forms import programs
 from attnprof.profiling.forms.atoms import Atom, Monomial
 from attnprof.profiling.forms.columns import Explained, explain_with, functions_of
 from attnprof.profiling.forms.domains import Domain
-from attnprof.profiling.forms.poly import Poly, summed, text
+from attnprof.profiling.forms.poly import Poly, replaced, summed, text
 from attnprof.profiling.forms.programs import Fitted, Rows
 from attnprof.profiling.forms.regions import B, H, Region, T, W
 from attnprof.profiling.forms.samples import TOTALS, Point, Sampler
@@ -36,9 +38,11 @@ def explained(
         found = programs.explained_rows(sampler, natural, start, ALL, known)
         if isinstance(found, str):
             return found
+        if not found[0].complete:
+            found = _with_steps(sampler, natural, start, known, found)
         return _fitted(*found, programs.starting(found[1]))
     fixed = [variable for variable in (B, T) if program.region.fixed[variable]]
-    sums = _sums(program)
+    program, sums = _without_rests(program, _sums(program))
     best: list[Fitted | str] = [Fitted((poly,), (text(poly),), program.atoms, program.domain, program.region) for poly in sums]
     if any(program.region.fixed[1:4]):  # a structure of one size: the totals may have expressions across structures
         names = [name for index, name in enumerate(programs.NAMES) if start.varies(index)]
@@ -64,6 +68,49 @@ def explained(
         if not any(isinstance(each, str) for each in wider):
             return wider
     return best
+
+
+def _with_steps(
+    sampler: Sampler, natural: Point, start: Region, known: Sequence[Point], plain: tuple[Explained, Region]
+) -> tuple[Explained, Region]:
+    """The totals again, in the steps that the dimensions of the natural structure show (totals alone show none).
+
+    Where a structure is that of sizes with a rest (padding to windows), what is rounded up looks rounded down in it: both
+    are tried.
+    """
+    rows = programs.rows_of(sampler, sampler.at(natural).key)
+    shown = programs.explained_rows(sampler, natural, start, rows, known)
+    if isinstance(shown, str) or len(shown[0].atoms) <= len(plain[0].atoms):
+        return plain
+    region, polys = plain[1], plain[0].polys
+    names = [name for index, name in enumerate(programs.NAMES) if region.varies(index)]
+    down = {text_: atom for text_, atom in shown[0].atoms.items() if atom.axis in ("", *names)}
+    up = {atom.text: atom for atom in map(_rounded_up, down.values())}
+    for atoms in (down, up):
+        functions = functions_of(atoms, names)
+        draws = programs.supply_of(sampler, natural, region, ALL, ())  # known points have too few batches to tell B*H from H
+        again = explain_with(draws, functions, atoms)
+        polys = [new if old is None else old for old, new in zip(polys, again.polys, strict=True)]
+    return Explained(polys, down | up, len(polys)), region
+
+
+def _rounded_up(atom: Atom) -> Atom:
+    """-(-H//7) for H//7; other atoms as they are."""
+    floor = re.fullmatch(r"(\w+)//(\d+)", atom.text)
+    return shapes.step(shapes.variable(floor[1]), int(floor[2]), int(floor[2]) - 1) if floor else atom
+
+
+def _without_rests(program: Fitted, sums: list[Poly]) -> tuple[Fitted, list[Poly]]:
+    """H//7 in a program of sizes with a rest (H % 7 != 0) as -(-H//7) - 1, without the condition: that may hold everywhere."""
+    atoms, domain = dict(program.atoms), list(program.domain)
+    for condition in program.domain:
+        floor = f"{condition.name}//{condition.modulus}"
+        if (condition.kind, condition.value) == ("!%", 0) and floor in atoms:
+            up = _rounded_up(atoms[floor])
+            atoms[up.text] = up
+            domain.remove(condition)
+            sums = [replaced(poly, floor, {((up.text, 1),): Fraction(1), (): Fraction(-1)}) for poly in sums]
+    return dataclasses.replace(program, atoms=atoms, domain=tuple(domain)), sums
 
 
 def _sums(program: Fitted) -> list[Poly]:

@@ -32,7 +32,7 @@ def verified(
             return f"the domain has too few points to try: {fitted.condition}"
         good = programs.agreement(sampler, fitted, rows, points)
         if good.all():
-            return fitted, len(points)
+            return dataclasses.replace(fitted, drawn=programs.ranges(points)), len(points)
         narrower = programs.bounded(sampler, fitted, seed, rows, [*known, *points])
         if isinstance(narrower, str):
             return narrower

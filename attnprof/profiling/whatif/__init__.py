@@ -2,7 +2,9 @@
 
 follow.py   a tracer that remembers the line that asked for each storage, and who reads it last
 replay.py   the lifetimes of a pass with deaths moved; live bytes over the pass
-fuse.py     matmul -> softmax -> matmul run as one fused attention
+fuse.py     product -> softmax -> product run as one fused attention; maps.py, einsum.py: how that is recognised
+eligible.py a call of SDPA laid out so that a fused kernel takes it
+attending.py  both as what-ifs
 explain.py  explain_case(case) -> Explanation: every counterfactual of it was confirmed by tracing again
 """
 
@@ -49,12 +51,16 @@ class Counterfactual:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Counts whose holders have lines, live bytes over the pass, what would lower the peak (largest saving first), notes."""
+    """Counts whose holders have lines, live bytes over the pass, what would lower the peak (largest saving first), notes.
+
+    tried: what was looked into, in words.
+    """
 
     counts: Counts
     timeline: tuple[Moment, ...] = ()
     counterfactuals: tuple[Counterfactual, ...] = ()
     notes: tuple[str, ...] = ()
+    tried: tuple[str, ...] = ()
 
 
 def explanation_from_json(data: Mapping[str, Any]) -> Explanation:
@@ -64,4 +70,5 @@ def explanation_from_json(data: Mapping[str, Any]) -> Explanation:
         tuple(Moment(**moment) for moment in data["timeline"]),
         tuple(Counterfactual(**change) for change in data["counterfactuals"]),
         tuple(data["notes"]),
+        tuple(data.get("tried", ())),
     )

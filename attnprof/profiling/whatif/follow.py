@@ -43,13 +43,14 @@ class Follower(Tracer):
         super().__init__(real=real)
         self.uses: dict[int, Use] = {}
         self.lines: dict[int, str] = {}
+        self.math_lines: dict[tuple[str, str], int] = {}
         self.drop = dict(drop or {})
         self.read_again: list[str] = []
         self._dropped: dict[int, Any] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self.counting and self.phase == "forward":
-            self.lines.setdefault(torch._C._autograd._get_sequence_nr() - 1, _line(sys._getframe()))
+            self.lines.setdefault(torch._C._autograd._get_sequence_nr() - 1, line_of(sys._getframe()))
         return super().__torch_dispatch__(func, types, args, kwargs)
 
     def _count(self, entry: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
@@ -75,6 +76,13 @@ class Follower(Tracer):
             if block in self.drop and self.uses[block].reads >= self.drop[block]:
                 self._free(tensor)
 
+    def on_math(self, call: str) -> None:
+        """Book a call of SDPA that takes the math path, and where it is."""
+        super().on_math(call)
+        if self.counting and self.phase == "forward":
+            key = (line_of(sys._getframe()), call)
+            self.math_lines[key] = self.math_lines.get(key, 0) + 1
+
     def _read(self, block: int, event: int, reader: Maker) -> None:
         use = self.uses.get(block)
         self.uses[block] = Use(1 if use is None else use.reads + 1, event, reader)
@@ -86,14 +94,14 @@ class Follower(Tracer):
         self._dropped[address] = weakref.ref(storage, lambda _: self._dropped.pop(address, None))
 
     def _asked_by(self) -> str:
-        line = _line(sys._getframe())
+        line = line_of(sys._getframe())
         if line or self.phase == "forward":
             return line
         node = torch._C._current_autograd_node()
         return "" if node is None else self.lines.get(node._sequence_nr(), "")
 
 
-def _line(frame: FrameType | None) -> str:
+def line_of(frame: FrameType | None) -> str:
     """The innermost frame that is neither torch's nor the tracer's, as 'file.py:12'; empty where the pass has none."""
     while frame is not None:
         name = frame.f_code.co_filename
