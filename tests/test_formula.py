@@ -149,7 +149,9 @@ def test_a_kept_file_is_not_used_once_anything_it_was_made_from_changed(root: Pa
     assert trace_here(case) == Record(case, counts=trace_case(case))
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"schema": 99}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", '{"schema": 99}', "[]", '{"schema": 1}', '{"schema": 1, "modes": [1]}', "[" * 100_000]
+)
 def test_a_damaged_kept_file_is_traced_past(root: Path, content: str) -> None:
     write(root, SE, SHAPE).write_text(content, encoding="utf-8")
     case = Case(SE, "se", {}, SHAPE)

@@ -73,12 +73,15 @@ def _read(root: Path, name: str) -> Kept | None:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        return Kept(name, {}, {}, {}, f"{path} is damaged ({error})")
-    if data.get("schema") != SCHEMA:
-        return Kept(name, {}, {}, {}, f"its schema is {data.get('schema')}, not {SCHEMA}")
-    programs = {mode: [Program(each) for each in held["programs"]] for mode, held in data["modes"].items()}
-    return Kept(name, data["args"], data["modes"], programs, _stale(name, data["made"]))
+    except (ValueError, RecursionError) as error:
+        return Kept(name, {}, {}, {}, f"{path.name} is damaged ({error})")
+    try:
+        if data["schema"] != SCHEMA:
+            return Kept(name, {}, {}, {}, f"its schema is {data['schema']}, not {SCHEMA}")
+        programs = {mode: [Program(each) for each in held["programs"]] for mode, held in data["modes"].items()}
+        return Kept(name, data["args"], data["modes"], programs, _stale(name, data["made"]))
+    except (KeyError, TypeError, AttributeError) as error:  # JSON, but not what a kept file holds
+        return Kept(name, {}, {}, {}, f"{path.name} is damaged ({type(error).__name__}: {error})")
 
 
 def made_from(name: str) -> dict[str, str]:
