@@ -307,15 +307,22 @@ sys.exit(code)
 """
 
 
-def test_a_large_shape_costs_no_memory(tmp_path: Path) -> None:
-    args = ("compare", "nonlocal", "ccnet", "--hw", "1024x1024", "--mode", "inference", "--device", "none", "--json")
+@pytest.mark.parametrize(
+    ("names", "least", "most"),
+    [
+        (("nonlocal", "ccnet"), 10e6, 60e6),  # kept forms answer: torch is not imported
+        (("nonlocal[reduction=4]", "ccnet[recurrence=3]"), 100e6, 350e6),  # traced
+    ],
+)
+def test_a_large_shape_costs_no_memory(tmp_path: Path, names: tuple[str, str], least: float, most: float) -> None:
+    args = ("compare", *names, "--hw", "1024x1024", "--mode", "inference", "--device", "none", "--json")
     done = subprocess.run([sys.executable, "-c", _PEAK_OF, *args], capture_output=True, text=True, cwd=tmp_path, check=True)
     nonlocal_, ccnet = records_of(json.loads(done.stdout))
     assert nonlocal_.counts is not None
     assert ccnet.counts is not None
     assert nonlocal_.counts.peak_bytes > 2**40 * 8
-    assert nonlocal_.counts.macs > 100 * ccnet.counts.macs
-    assert 100e6 < int(done.stderr) < 350e6, "nothing but the size stands on stderr"
+    assert nonlocal_.counts.macs > 20 * ccnet.counts.macs
+    assert least < int(done.stderr) < most, "nothing but the size stands on stderr"
 
 
 def test_compare_traces_and_measures_a_class_of_ones_own(call: Call, tmp_path: Path) -> None:
