@@ -10,8 +10,8 @@ from attnprof.errors import AttnprofError
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 fine, 2 usage or spec error, 3 nothing to select or compare, 4 unexplained (where asked), 5 a case
-    failed, 70 internal, 130 interrupted, 141 the reader of stdout has gone.
+    """Entry point. Exit codes: 0 fine, 2 usage or spec error, 3 nothing to select or compare, 4 unexplained (where asked), 5 a
+    case failed, 70 internal, 130 interrupted, 141 the reader of stdout has gone.
     """
     import click
 
