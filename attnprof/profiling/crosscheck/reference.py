@@ -131,7 +131,7 @@ def followed(recorder: Recorder, module: nn.Module) -> Iterator[None]:
         recorder.module = stack.pop()
 
     hooks = torch.nn.modules.module
-    handles = [hooks.register_module_forward_pre_hook(enter), hooks.register_module_forward_hook(leave)]
+    handles = [hooks.register_module_forward_pre_hook(enter), hooks.register_module_forward_hook(leave, always_call=True)]
     try:
         yield
     finally:
