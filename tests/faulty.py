@@ -69,7 +69,7 @@ class Allocates(Good):
     def forward(self, x: Tensor) -> Tensor:
         hoard = []
         while True:
-            hoard.append(torch.ones(16 * 2**20))
+            hoard.append(torch.empty(16 * 2**20))  # pages that are not touched: a slow machine runs out of memory in time too
 
 
 class AllocatesOnDevice(Good):

@@ -1,8 +1,9 @@
 """Make the kept closed forms, attnprof/profiling/forms/kept/: `python -m tests.forms_kept [NAMES...] [--jobs N] [--anew]`.
 
 Every mechanism of the catalogue with its default arguments, both modes, from its natural shape. A file whose sources changed is
-first tried as it stands: every form and every program of it on 200 seeded draws inside its domain. Where all of them agree with
-the traces of today it gets the hashes of today; where one does not, or with `--anew`, the forms are looked for again.
+first tried as it stands: every form and every program of it on 200 seeded draws inside its domain, the general forms with
+other arguments too. Where all of them agree with the traces of today it gets the hashes of today; where one does not, or with
+`--anew`, the forms are looked for again.
 
 Prints a line per mechanism and mode: how many metrics have a form, what is missing and why, programs, draws, traces, seconds.
 """
@@ -13,16 +14,18 @@ import argparse
 import json
 import multiprocessing
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from attnprof import mechanisms
-from attnprof.profiling.forms import find, kept
+from attnprof.profiling.counting.trace import follow_case
+from attnprof.profiling.forms import find, general, kept
 from attnprof.profiling.forms.expression import compile_text
 from attnprof.profiling.forms.programs import NAMES
 from attnprof.profiling.forms.regions import Region
-from attnprof.profiling.forms.samples import Point, Sampler, follow
+from attnprof.profiling.forms.samples import Point, Sampler
 from attnprof.profiling.forms.verify import DRAWS, draws
 from attnprof.records import MODES, Case, Counts, Shape
 
@@ -43,11 +46,12 @@ def contradiction(name: str) -> str:
         sampler, size = Sampler(case, mechanisms.load(name)), case.shape
         natural = (1, size.channels, size.height, size.width, size.frames)
         start = Region(frames=size.frames if mechanisms.uses_frames(name) else 0)
+        drawn = replace(start, fixed=(0, 0, 1, 1, 0)) if size.hw == (1, 1) else start
         counts: dict[Point, Counts] = {}
 
         def traced(point: Point, sampler: Sampler = sampler, counts: dict[Point, Counts] = counts) -> Counts:
             if point not in counts:
-                counts[point] = follow(sampler.mechanism, sampler.case_at(point)).counts
+                counts[point] = follow_case(sampler.case_at(point), mechanism=sampler.mechanism, allow_real=False).counts
             return counts[point]
 
         for index, program in enumerate(map(kept.Program, data["programs"])):
@@ -59,14 +63,10 @@ def contradiction(name: str) -> str:
             for point in draws(f"({form['domain']}) and B == 1", start, natural):
                 if texts[0](dict(zip(NAMES, point, strict=True))) != getattr(traced(point), metric):
                     return f"{mode}: {metric} at {point}"
-        arguments = {each.name: each.default for each in mechanisms.describe(name).arguments}
-        for metric, form in data["general"].items():
-            fixed = {key: int(text) for key, text in arguments.items() if text is not None and text.lstrip("-").isdigit()}
-            expr, domain = compile_text(form["expr"]), compile_text(form["domain"])
-            for point in draws("True", start, natural):
-                values = {**fixed, **dict(zip(NAMES, point, strict=True))}
-                if domain(values) and expr(values) != getattr(traced(point), metric):
-                    return f"{mode}: general {metric} at {point}"
+        forms = {metric: kept.form_from_json(metric, form) for metric, form in data["general"].items()}
+        wrong = general.contradiction(case, natural, drawn, forms)
+        if wrong:
+            return f"{mode}: {wrong}"
     return ""
 
 
@@ -96,7 +96,8 @@ def make(name: str, anew: bool = False) -> tuple[str, list[str]]:
 
 
 def in_lines(data: dict[str, Any]) -> str:
-    """Compact JSON, one line per top-level entry and mode."""
+    """Compact JSON with the hash of its content, one line per top-level entry and mode."""
+    data = {**data, "content": kept.content_hash(data)}
 
     def compact(value: Any) -> str:
         return json.dumps(value, separators=(",", ":"))

@@ -160,6 +160,20 @@ def test_a_damaged_kept_file_is_traced_past(root: Path, content: str) -> None:
     assert "damaged" in kept.why_not(case) or "schema" in kept.why_not(case)
 
 
+def test_an_edited_kept_file_is_traced_past(root: Path) -> None:
+    path = write(root, SE, SHAPE)
+    case = Case(SE, "se", {}, SHAPE)
+    assert kept.counts_of(case) is not None
+    macs = trace_case(case).macs
+    text = path.read_text(encoding="utf-8")
+    assert f'"{macs}"' in text
+    path.write_text(text.replace(f'"{macs}"', f'"{macs + 1}"'), encoding="utf-8")
+    kept._read.cache_clear()
+    assert kept.counts_of(case) is None
+    assert "edited" in kept.why_not(case)
+    assert trace_here(case).counts == trace_case(case)
+
+
 # --- the command
 
 

@@ -25,11 +25,6 @@ _TORCHS_OWN = frozenset(nn.Module().__dict__)  # _parameters, _modules, the hook
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16", "float64", "int64", "int32", "bool")}
 
 
-def load(case: Case) -> Mechanism:
-    """The Mechanism of a case: from the catalogue, or the user's own class (runs the user's code)."""
-    return mechanisms.load_imported(case.mechanism) if case.imported else mechanisms.load(case.mechanism)
-
-
 def build_on_meta(mechanism: Mechanism, case: Case, mode: Any) -> nn.Module:
     """The case's module without data; built under `mode` (a Tracer that does not count). Falls back to real memory."""
     try:

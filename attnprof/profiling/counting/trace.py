@@ -27,11 +27,11 @@ from torch import Tensor, nn
 
 from attnprof import mechanisms
 from attnprof.errors import AttnprofError, UntraceableError
-from attnprof.profiling import instantiate
-from attnprof.profiling.counting import attention, flex
+from attnprof.profiling import instantiate, loading
+from attnprof.profiling.counting import attention, flex, submodules
 from attnprof.profiling.counting.lifetimes import Lifetimes
 from attnprof.profiling.counting.tracer import DATA_OPS, Tracer, tensors_of
-from attnprof.records import Case, Counts, OpCost, TensorSpec
+from attnprof.records import Case, Counts, Mechanism, OpCost, TensorSpec
 
 _REAL_MACS_LIMIT = 2 * 10**12  # about a minute on one core
 _REAL_MEMORY_SHARE = 0.5
@@ -59,14 +59,21 @@ def trace_module(module: nn.Module, inputs: Sequence[Any], mode: str = "inferenc
 
 
 def follow_case(
-    case: Case, make_tracer: Callable[..., Tracer] = Tracer, change: Callable[[nn.Module], object] | None = None
+    case: Case,
+    make_tracer: Callable[..., Tracer] = Tracer,
+    change: Callable[[nn.Module], object] | None = None,
+    *,
+    mechanism: Mechanism | None = None,
+    allow_real: bool = True,
 ) -> Traced:
     """Counts and lifetimes of a case. Raises UsageError for wrong arguments, UntraceableError where no way of counting works.
 
     The kernel target is `case.settings['target']` ('cuda' unless set); `case.settings['sdpa']` is auto, math or fused.
     `change` alters the module that was built before it is followed: for what-ifs (never run on data then).
+    `mechanism` is the case's, where it is loaded already; without `allow_real` nothing is run on data.
     """
-    mechanism = instantiate.load(case)
+    if mechanism is None:
+        mechanism = loading.load(case)
     with instantiate.random_state_seeded():
         module = instantiate.build_on_meta(mechanism, case, Tracer())
     if change is not None:
@@ -83,7 +90,7 @@ def follow_case(
         autocast=case.settings.get("autocast"),
         objective=mechanism.objective,
         rebuild=lambda: mechanisms.build(mechanism, case.shape, case.args).to(instantiate.DTYPES[case.dtype]),
-        allow_real=change is None,
+        allow_real=allow_real and change is None,
         make_tracer=make_tracer,
     )
 
@@ -193,8 +200,7 @@ class _Pass:
             stack.enter_context(tracer)
             if self.training:
                 _calibrate(tracer)
-            for handle in _follow_modules(tracer, instantiate.names_of(module)):
-                stack.callback(handle.remove)
+            stack.enter_context(submodules.told_to(tracer, module))
             tracer.counting = True
             if self.training:
                 kept = self._train(module, inputs, tracer)
@@ -317,21 +323,6 @@ def _reside(tracer: Tracer, module: nn.Module, inputs: tuple[Any, ...]) -> tuple
     for tensor in (*module.buffers(), *tensors_of(inputs)):
         resident += tracer.ledger.reside(tensor)
     return params, resident
-
-
-def _follow_modules(tracer: Tracer, names: dict[int, str]) -> list[Any]:
-    """Global hooks (removed after the pass) that keep the tracer's running submodule; the modules themselves get none."""
-    stack: list[str] = []
-
-    def enter(module: nn.Module, args: Any) -> None:
-        stack.append(tracer.module)
-        tracer.module = names.get(id(module), tracer.module)
-
-    def leave(module: nn.Module, args: Any, out: Any) -> None:
-        tracer.module = stack.pop()
-
-    hooks = torch.nn.modules.module
-    return [hooks.register_module_forward_pre_hook(enter), hooks.register_module_forward_hook(leave, always_call=True)]
 
 
 def _calibrate(tracer: Tracer) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from attnprof import mechanisms, units
 from attnprof.errors import UsageError
-from attnprof.profiling import instantiate
+from attnprof.profiling import instantiate, loading
 from attnprof.profiling.counting.trace import count_real, trace_module
 from attnprof.profiling.crosscheck import explain
 from attnprof.profiling.crosscheck.counters import ASK
@@ -49,7 +49,7 @@ def ask_case(case: Case, counter: str, counts: Counts, usable_bytes: int | None 
 
 def _made(case: Case, on_meta: bool) -> tuple[nn.Module, tuple[Any, ...]]:
     """The module of a case in evaluation, and inputs, with data or without."""
-    mechanism, dtype = instantiate.load(case), instantiate.DTYPES[case.dtype]
+    mechanism, dtype = loading.load(case), instantiate.DTYPES[case.dtype]
     torch.manual_seed(0)
     module: nn.Module = mechanisms.build(mechanism, case.shape, case.args).to(dtype).eval()
     generator = torch.Generator().manual_seed(0)

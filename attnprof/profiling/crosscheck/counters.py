@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from attnprof.profiling import instantiate
+from attnprof.profiling.counting.submodules import told_to
 from attnprof.profiling.crosscheck.explain import PRODUCTS, Item, Ran, Tally
-from attnprof.profiling.crosscheck.reference import Recorder, Watched, followed, run_reference
+from attnprof.profiling.crosscheck.reference import Recorder, Watched, run_reference
 
 Answer = tuple[Tally, tuple[Ran, ...]]
 _AT = "torch.Tensor.matmul"
@@ -39,7 +40,7 @@ def ask_torch(module: nn.Module, inputs: tuple[Any, ...], on_meta: bool = False)
     with FlopCounterMode(display=False) as alone, torch.no_grad():
         module(*inputs)
     macs = sum(alone.get_flop_counts().get("Global", {}).values()) // 2
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), recorder, followed(recorder, module):
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), recorder, told_to(recorder, module):
         module(*inputs)
     counts = {str(op).rpartition(".")[2]: int(flops) // 2 for op, flops in counter.get_flop_counts().get("Global", {}).items()}
     known = {str(op).rpartition(".")[2] for op in flop_registry}

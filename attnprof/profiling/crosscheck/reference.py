@@ -7,8 +7,6 @@ saw. Each row is charged to the submodule that ran, and to the outermost Python 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,9 +14,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attnprof.profiling import instantiate
 from attnprof.profiling.counting import flops
 from attnprof.profiling.counting.flops import Cost
+from attnprof.profiling.counting.submodules import told_to
 from attnprof.profiling.counting.tracer import tensors_of
 from attnprof.profiling.crosscheck.explain import Ran
 
@@ -118,27 +116,6 @@ class _Callers(TorchFunctionMode):
             self.recorder.caller = ""
 
 
-@contextmanager
-def followed(recorder: Recorder, module: nn.Module) -> Iterator[None]:
-    """Within: the recorder knows the running submodule. Global hooks, removed afterwards; the module itself gets none."""
-    names, stack = instantiate.names_of(module), list[str]()
-
-    def enter(part: nn.Module, args: Any) -> None:
-        stack.append(recorder.module)
-        recorder.module = names.get(id(part), recorder.module)
-
-    def leave(part: nn.Module, args: Any, out: Any) -> None:
-        recorder.module = stack.pop()
-
-    hooks = torch.nn.modules.module
-    handles = [hooks.register_module_forward_pre_hook(enter), hooks.register_module_forward_hook(leave, always_call=True)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 class Watched(nn.Module):
     """A module with all inputs but the first at hand, whose forward is recorded: what a counter with one input is given."""
 
@@ -152,7 +129,7 @@ class Watched(nn.Module):
         """The module's own forward."""
         if self.recorder is None:
             return self.module(x, *self.rest[0])
-        with self.recorder, followed(self.recorder, self.module):
+        with self.recorder, told_to(self.recorder, self.module):
             return self.module(x, *self.rest[0])
 
 
@@ -160,7 +137,7 @@ def run_reference(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Ran, ...]
     """The rows of a forward pass with gradients on, callers noted."""
     flow = Flow()
     recorder = Recorder(flow)
-    with recorder, _Callers(recorder), followed(recorder, module):
+    with recorder, _Callers(recorder), told_to(recorder, module):
         outputs = module(*inputs)
     for key, macs in flow.dead(outputs).items():
         recorder.sums[key][3] = macs

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from attnprof import mechanisms
-from attnprof.profiling import instantiate
+from attnprof.profiling import loading
 from attnprof.profiling.forms import Form, Forms, peaks, programs, regions, totals
 from attnprof.profiling.forms import general as general_forms
 from attnprof.profiling.forms.domains import Condition
@@ -64,7 +64,7 @@ class _Search:
 def find_forms(case: Case, more_programs: int = 0) -> Found:
     """The forms of a case's module with its arguments in its mode. `more_programs`: further structures to find programs for."""
     started = time.perf_counter()
-    sampler = Sampler(dataclasses.replace(case, device="none"), instantiate.load(case))
+    sampler = Sampler(dataclasses.replace(case, device="none"), loading.load(case))
     shape = case.shape
     natural = (1, shape.channels, shape.height, shape.width, shape.frames)
     first = sampler.at(natural)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attnprof.profiling import instantiate
+from attnprof.profiling import loading
 from attnprof.profiling.forms import Form, programs
 from attnprof.profiling.forms import atoms as shapes
 from attnprof.profiling.forms.atoms import Atom, Monomial
@@ -95,12 +95,13 @@ def contradiction(case: Case, natural: Point, region: Region, forms: Mapping[str
 
     case: the mechanism with its default arguments; region: where sizes are drawn from.
     """
-    mechanism = instantiate.load(case)
+    mechanism = loading.load(case)
     given = integer_arguments(mechanism, case)
+    samplers: dict[tuple[str, ...], Sampler] = {}
     for metric, form in forms.items():
         expr, inside = compile_text(form.expr), compile_text(form.domain)
         named = tuple(name for name in given if name in expr.names | inside.names)
-        sampler = Sampler(case, mechanism, named)
+        sampler = samplers.setdefault(named, Sampler(case, mechanism, named))
         free = [Argument(name, given[name], tuple(each for each in _near(given[name]) if each > 0)) for name in named]
         drawn = 0
         for _, point in zip(range(_PATIENCE * count), _stream(region, region, free, "again", True), strict=False):

@@ -11,6 +11,7 @@ release that it was made with. What is not true, or not covered, is None here an
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -78,6 +79,8 @@ def _read(root: Path, name: str) -> Kept | None:
     try:
         if data["schema"] != SCHEMA:
             return Kept(name, {}, {}, {}, f"its schema is {data['schema']}, not {SCHEMA}")
+        if data["content"] != content_hash(data):
+            return Kept(name, {}, {}, {}, f"{path.name} was edited since its forms were verified")
         programs = {mode: [Program(each) for each in held["programs"]] for mode, held in data["modes"].items()}
         return Kept(name, data["args"], data["modes"], programs, _stale(name, data["made"]))
     except (KeyError, TypeError, AttributeError) as error:  # JSON, but not what a kept file holds
@@ -91,6 +94,12 @@ def made_from(name: str) -> dict[str, str]:
         "counting": provenance.counting_hash(),
         "torch": provenance.torch_release(),
     }
+
+
+def content_hash(data: Mapping[str, Any]) -> str:
+    """Hash of what a kept file says, apart from what it was made from."""
+    said = {key: value for key, value in data.items() if key not in ("made", "content")}
+    return hashlib.sha256(json.dumps(said, separators=(",", ":")).encode()).hexdigest()[:16]
 
 
 def _stale(name: str, made: Mapping[str, str]) -> str:

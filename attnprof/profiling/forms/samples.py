@@ -9,10 +9,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from attnprof import mechanisms
 from attnprof.profiling import instantiate
 from attnprof.profiling.counting.lifetimes import Lifetimes
-from attnprof.profiling.counting.trace import Traced, follow_module
+from attnprof.profiling.counting.trace import follow_case
 from attnprof.profiling.counting.tracer import Tracer
 from attnprof.records import Case, Counts, Mechanism, Shape
 
@@ -82,7 +81,7 @@ class Sampler:
                 params = sum(parameter.numel() for parameter in module.parameters())
                 self.structures.setdefault(1, Structure((), (), (), (), ()))
                 return Sample(point, 1, (params,), (params, *(0 for _ in TOTALS[1:])))
-            traced = follow(self.mechanism, self.case_at(point))
+            traced = follow_case(self.case_at(point), mechanism=self.mechanism, allow_real=False)
         except Exception as error:  # noqa: BLE001  a module refuses what it is not made for
             return Sample(point, 0, reason=f"{type(error).__name__}: {error}".splitlines()[0][:200])
         counts = traced.counts
@@ -93,21 +92,6 @@ class Sampler:
         self.structures.setdefault(key, structure)
         totals = tuple(getattr(counts, name) for name in TOTALS)
         return Sample(point, key, row, totals, counts.peak_bytes)
-
-
-def follow(mechanism: Mechanism, case: Case) -> Traced:
-    """A trace of a case of a mechanism that is loaded already: without data, or not at all."""
-    return follow_module(
-        instantiate.build_on_meta(mechanism, case, Tracer()),
-        mechanisms.input_specs(mechanism, case.shape, case.args),
-        case.mode,
-        dtype=case.dtype,
-        target=case.settings.get("target", "cuda"),
-        sdpa=case.settings.get("sdpa", "auto"),
-        channels_last=case.settings.get("memory_format") == "channels_last",
-        objective=mechanism.objective,
-        allow_real=False,
-    )
 
 
 def taken_apart(counts: Counts, lifetimes: Lifetimes) -> tuple[Structure, tuple[int, ...]]:

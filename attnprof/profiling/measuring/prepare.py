@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attnprof import mechanisms
 from attnprof.errors import AttnprofError
-from attnprof.profiling import instantiate
+from attnprof.profiling import instantiate, loading
 from attnprof.profiling.measuring import device as devices
 from attnprof.records import Case, TensorSpec
 
@@ -100,7 +100,7 @@ def prepare(case: Case, seed: int) -> Prepared:
     """Build the module of a case and its seeded inputs. Raises UnsupportedError, and whatever the user's module raises."""
     check_settings(case)
     configure(case)
-    mechanism = mechanisms.load_imported(case.mechanism) if case.imported else mechanisms.load(case.mechanism)
+    mechanism = loading.load(case)
     dtype = _dtype(case.dtype)
     torch.manual_seed((int(case.key, 16) + seed) % 2**63)
     module = mechanisms.build(mechanism, case.shape, case.args)
