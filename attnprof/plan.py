@@ -1,8 +1,8 @@
 """Spec -> Cases, in a stable order; choosing among them; grouping them into blocks. Pure.
 
 Order: the inputs of the spec (in each: batch, channels, frames, hw), then the sizes that only single entries have, dtype,
-settings, mode from outer to inner, the entries and their arguments innermost, so that the members of a block (cases that are
-timed interleaved) stand together.
+settings, mode, hosts from outer to inner, the entries, their arguments and places innermost (after the network alone, where
+there is one), so that the members of a block (cases that are timed interleaved) stand together.
 
 A case's settings hold `sdpa` always, because it decides how attention is counted, and the others only where they differ from
 their default: a spec that spells a default out asks the same question, and has the same key, as one that does not.
@@ -11,17 +11,20 @@ their default: a spec that spells a default out asks the same question, and has 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from attnprof.errors import NothingSelectedError, UsageError
-from attnprof.records import Case, Shape
-from attnprof.spec import Input, Spec, inputs_of, label_of, size_problem, variants
+from attnprof.records import ALONE, Case, Placement, Shape
+from attnprof.spec import Input, Network, Spec, inputs_of, label_of, size_problem, variants
+from attnprof.spec.networks import label_at, placements
 
 DEFAULT_SETTINGS = {"memory_format": "contiguous", "compile": False, "autocast": "none", "threads": None}
 _KEY_PREFIX = 6  # characters of a key that select by it; fewer may be a word
 _NAMED = 20
+Member = tuple[frozenset[Shape], str, str, dict[str, Any], Placement | None]  # shapes, mechanism, label, args, host
 
 
 def expand(spec: Spec, device: str) -> tuple[Case, ...]:
@@ -33,14 +36,35 @@ def expand(spec: Spec, device: str) -> tuple[Case, ...]:
     every = dict.fromkeys(shape for entry in spec.entries for shape in _shapes(inputs_of(spec, entry)))
     ordered = dict.fromkeys([*(shape for shape in _shapes(spec.inputs) if shape in every), *every])
     members = [
-        (own, entry, label, args) for own, entry in zip(shapes, spec.entries, strict=True) for label, args in variants(entry)
+        (own, entry.mechanism, label, _plain(args), None)
+        for own, entry in zip(shapes, spec.entries, strict=True)
+        for label, args in variants(entry)
     ]
+    groups = [members] if not spec.hosts else list(_placed(spec.hosts, members, ordered))
     return tuple(
-        Case(entry.mechanism, label, _plain(args), shape, dtype, mode, device, None, settings)
+        Case(mechanism, label, args, shape, dtype, mode, device, host, settings)
         for shape, dtype, settings, mode in itertools.product(ordered, spec.dtype, _settings(spec), spec.modes)
-        for own, entry, label, args in members
+        for group in groups
+        for own, mechanism, label, args, host in group
         if shape in own
     )
+
+
+def _placed(given: Sequence[Network], members: Sequence[Member], shapes: Iterable[Shape]) -> Iterator[list[Member]]:
+    """For every network: it alone, then with each mechanism at each place."""
+    for alone, places in placements(given):
+        yield [
+            (frozenset(shapes), ALONE, alone.text, {}, _plain_host(alone)),
+            *(
+                (own, mechanism, label_at(label, suffix), args, _plain_host(place))
+                for own, mechanism, label, args, _ in members
+                for place, suffix in places
+            ),
+        ]
+
+
+def _plain_host(placement: Placement) -> Placement:
+    return replace(placement, args=_plain(dict(placement.args)))
 
 
 def _shapes(inputs: Sequence[Input]) -> Iterator[Shape]:
@@ -68,9 +92,14 @@ def _plain(value: Any) -> Any:
 def select(cases: Sequence[Case], only: Sequence[str]) -> tuple[Case, ...]:
     """The cases that any of the globs matches: label (with or without its [arguments]), name, family/name, or start of the key.
 
-    No globs: all cases. Raises NothingSelectedError, naming what there is, where nothing matches.
+    No globs: all cases. A network alone stays where a mechanism placed in it does. Raises NothingSelectedError, naming what
+    there is, where nothing matches.
     """
-    chosen = tuple(case for case in cases if not only or any(_matches(case, glob) for glob in only))
+    kept = [case for case in cases if not only or any(_matches(case, glob) for glob in only)]
+    if any(case.alone for case in cases) and only:
+        chosen_keys, homes = {id(case) for case in kept}, {case.block for case in kept}
+        kept = [case for case in cases if id(case) in chosen_keys or (case.alone and case.block in homes)]
+    chosen = tuple(kept)
     if not chosen:
         labels = list(dict.fromkeys(case.label for case in cases))
         named = ", ".join(labels[:_NAMED]) + (f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else "")

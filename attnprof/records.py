@@ -14,8 +14,9 @@ from typing import Any
 
 from attnprof import stats
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # 1  2026-11  first: case, status, counts, timing, memory, energy_j, environment, detail
+# 2  2026-11  case.host, null until then, is {host, args, at, how}
 
 MODES = ("inference", "training")
 DTYPES = ("float32", "float16", "bfloat16", "float64")
@@ -24,6 +25,8 @@ VERDICTS = ("exact", "explained", "unexplained", "crashed", "timeout", "not inst
 NOT_MEASURED_BUDGET = "not measured (budget)"
 NOT_MEASURED_MEMORY = "not measured (memory)"
 NOT_CALIBRATED = "not calibrated"
+ALONE = "none"  # Case.mechanism of a network without a mechanism in it
+HOW = ("after", "before", "instead", "around")
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,36 @@ class Mechanism:
 
 
 @dataclass(frozen=True)
+class Placement:
+    """Where a mechanism stands in a network: at every submodule of the host whose dotted name matches `at`.
+
+    how: after, before, instead, or around (its output is added to that of what it stands around). Alone, `at` is "".
+    """
+
+    host: str  # a name of attnprof/hosts (resnet50), or the import path of the user's own network
+    args: Mapping[str, Any] = field(default_factory=dict)  # of the host's build
+    at: str = ""  # glob over dotted submodule names, or the name of one of the host's sites (block, body, stage)
+    how: str = "after"
+
+    @property
+    def imported(self) -> bool:
+        """True for a network of the user's own, given by import path."""
+        return ":" in self.host
+
+    @property
+    def text(self) -> str:
+        """The network alone, as it is written on the command line: 'resnet50[output_stride=8]'."""
+        name = self.host.rpartition(":")[2]
+        inside = ",".join(f"{key}={value}" for key, value in self.args.items())
+        return f"{name}[{inside}]" if inside else name
+
+
+@dataclass(frozen=True)
 class Case:
-    """One cell of a table: a mechanism with arguments at a shape, dtype and mode on a device under settings."""
+    """One cell of a table: a mechanism with arguments at a shape, dtype and mode on a device under settings.
+
+    With a host, `shape` is the input of the network, and `mechanism` with its `args` is what is placed in it, or ALONE.
+    """
 
     mechanism: str  # "family/name", or "pkg.mod:Class" / "file.py:Class" for an imported one
     label: str
@@ -103,13 +134,18 @@ class Case:
     dtype: str = "float32"
     mode: str = "inference"
     device: str = "none"
-    host: str | None = None
+    host: Placement | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def imported(self) -> bool:
-        """True for a module of the user's own, given by import path."""
-        return ":" in self.mechanism
+        """True where code of the user's own runs: the mechanism or the network is given by import path."""
+        return ":" in self.mechanism or (self.host is not None and self.host.imported)
+
+    @property
+    def alone(self) -> bool:
+        """True for a network without a mechanism in it."""
+        return self.mechanism == ALONE
 
     @property
     def key(self) -> str:
@@ -119,9 +155,13 @@ class Case:
 
     @property
     def block(self) -> tuple[Any, ...]:
-        """Cases with an equal block are timed interleaved in one child: same shape, dtype, mode, device, host, settings."""
+        """Cases with an equal block are timed interleaved in one child: same shape, dtype, mode, device, network, settings.
+
+        Where in the network a mechanism stands is not asked: the network alone is held against every placement in it.
+        """
         settings = json.dumps(dict(self.settings), sort_keys=True)
-        return (self.shape, self.dtype, self.mode, self.device, self.host, settings)
+        network = None if self.host is None else (self.host.host, json.dumps(dict(self.host.args), sort_keys=True))
+        return (self.shape, self.dtype, self.mode, self.device, network, settings)
 
 
 @dataclass(frozen=True)
@@ -302,7 +342,8 @@ def _timing_json(timing: Timing, fields: dict[str, Any]) -> dict[str, Any]:
 def case_from_json(data: Mapping[str, Any]) -> Case:
     """The inverse of `to_json` for a Case (a derived `key` is ignored)."""
     fields = {name: value for name, value in data.items() if name != "key"}
-    return Case(**{**fields, "shape": Shape(**fields["shape"])})
+    host = fields.get("host")
+    return Case(**{**fields, "shape": Shape(**fields["shape"]), "host": Placement(**host) if host else None})
 
 
 def record_from_json(data: Mapping[str, Any]) -> Record:

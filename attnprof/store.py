@@ -1,6 +1,6 @@
 """The store: DIR/NAME.jsonl, append-only, one JSON object per line, one write and one fsync per line.
 
-Lines are {"schema": 1, "kind": "run", "name", "baseline", "metrics", "keys", "source"} and {"schema": 1, "kind": "record",
+Lines are {"schema": N, "kind": "run", "name", "baseline", "metrics", "keys", "source"} and {"schema": N, "kind": "record",
 "record": Record as JSON}. Several writers may append, files may be concatenated: the last record of a key wins. A torn last
 line (a writer was killed) is dropped and said. What a record was made with stands in its environment under `provenance`.
 """

@@ -17,7 +17,7 @@ from attnprof.cli.tracing import trace_here
 from attnprof.profiling.counting.trace import trace_case
 from attnprof.profiling.forms import Form, Forms, Piece, kept
 from attnprof.profiling.forms.expression import ExpressionError, compile_text, compile_texts
-from attnprof.records import MODES, SCHEMA_VERSION, Case, Record, Shape
+from attnprof.records import MODES, SCHEMA_VERSION, Case, Placement, Record, Shape
 from attnprof.report import formula as report
 from tests.kept_by_hand import NONLOCAL, forms_of_nonlocal, write
 from tests.test_cli import MINE, Call, call
@@ -120,7 +120,7 @@ def test_what_a_program_is_not_for_is_not_answered(root: Path) -> None:
         {"args": {"recurrence": True}},
         {"args": {"recurrence": [2]}},
         {"args": {"nonsense": 2}},
-        {"host": "resnet50"},
+        {"host": Placement("resnet50", {}, "body")},
         {"shape": replace(SHAPE, batch=2)},
         {"shape": replace(SHAPE, height=10)},
         {"mechanism": SE},

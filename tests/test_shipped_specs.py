@@ -13,7 +13,7 @@ from attnprof.spec import Spec, parse_file
 from tests.catalogue import NAMES
 from tests.doc_tables import ROOT
 
-PATHS = sorted((ROOT / "specs").rglob("*.yaml"))
+PATHS = sorted(path for path in (ROOT / "specs").rglob("*.yaml") if path.parent.name != "claims")
 SHIPPED = {path.stem: parse_file(path) for path in PATHS}
 FAMILIES = {
     "classification": ("channel", "branch", "channel_spatial"),
@@ -42,7 +42,7 @@ def test_a_spec_holds_its_families_whole(name: str) -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_baseline_stands_at_every_size_of_the_spec(name: str) -> None:
     spec = SHIPPED[name]
-    found = {case.shape for case in plan.expand(spec, "none") if case.label == spec.baseline}
+    found = {case.shape for case in plan.expand(spec, "none") if spec.baseline in (case.label, case.mechanism)}
     sizes = [math.prod(map(len, (given.batch, given.channels, given.hw, given.frames))) for given in spec.inputs]
     assert spec.baseline is None or len(found) == sum(sizes)
 
@@ -58,3 +58,34 @@ def test_every_case_of_the_survey_is_counted_in_full(case: Case) -> None:
     assert counts.traced_by == "meta"
     assert counts.flops > 0
     assert counts.peak_bytes > 0
+
+
+ABLATIONS = {path.stem: plan.expand(SHIPPED[path.stem], "none") for path in PATHS if path.parent.name == "ablations"}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_ablation_is_counted_in_full(name: str) -> None:
+    for case in ABLATIONS[name]:
+        counts = trace_case(case)
+        assert (counts.uncounted, counts.assumed, counts.traced_by) == ({}, {}, "meta"), case.label
+        assert counts.macs > 0
+
+
+def params_of(name: str) -> dict[str, int]:
+    return {case.label: trace_case(case).params for case in ABLATIONS[name] if case.mode == "inference"}
+
+
+def test_se_has_the_parameters_of_its_papers_reduction_table() -> None:
+    """SENet, table 10: r = 2, 4, 8, 16, 32 of 45.7, 35.7, 30.7, 28.1, 26.9 M."""
+    found = params_of("reduction_in_resnet")
+    published = {2: 45.7, 4: 35.7, 8: 30.7, 16: 28.1, 32: 26.9}
+    for ratio, wanted in published.items():
+        assert found[f"se[reduction={ratio}]"] / 1e6 == pytest.approx(wanted, rel=0.005)
+
+
+def test_more_blocks_cost_more() -> None:
+    found = params_of("how_many")
+    for mechanism in ("se", "gcnet", "nonlocal"):
+        grown = [params for label, params in found.items() if label.startswith(f"{mechanism}[")]
+        assert len(grown) == 5
+        assert [found["resnet50"], *grown] == sorted({found["resnet50"], *grown})

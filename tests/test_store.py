@@ -23,6 +23,7 @@ from attnprof.records import (
     MODES,
     NOT_MEASURED_BUDGET,
     NOT_MEASURED_MEMORY,
+    SCHEMA_VERSION,
     STATUSES,
     Case,
     Counts,
@@ -269,5 +270,5 @@ def test_lines_carry_schema_and_kind(tmp_path: Path) -> None:
     store.append(path, store.Run("a", ("k",)))
     store.append(path, Record(CASE, counts=COUNTS))
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [(line["schema"], line["kind"]) for line in lines] == [(1, "run"), (1, "record")]
+    assert [(line["schema"], line["kind"]) for line in lines] == [(SCHEMA_VERSION, "run"), (SCHEMA_VERSION, "record")]
     assert lines[1]["record"]["case"]["key"] == CASE.key

@@ -21,6 +21,8 @@ _COMMANDS = {
     "validate": ("specs", "Check a spec: every mistake at its place."),
     "schema": ("specs", "The JSON Schema of spec files."),
     "formula": ("formulas", "Exact closed forms of the cost, with their domain and order."),
+    "sites": ("sites", "Where in a network a mechanism can stand."),
+    "verify": ("verify", "Published numbers, counted again: verdict and reason."),
     "crosscheck": ("crosschecking", "Every counter on the same module, and what each one missed."),
     "doctor": ("doctor", "What this machine can do, and what is missing."),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +12,10 @@ from attnprof.cli import echo_json
 from attnprof.cli.options import Seconds, check_entry, frames_of, modes_of, name_and_args, shape_options
 from attnprof.cli.progress import progress, say
 from attnprof.errors import NothingSelectedError, UsageError
-from attnprof.records import Case, Record
+from attnprof.records import HOW, Case, Record
+
+if TYPE_CHECKING:
+    from attnprof.spec import Network
 
 
 @click.command("compare")
@@ -27,6 +30,9 @@ from attnprof.records import Case, Record
     metavar="RATES",
     help="Also the time that nothing beats: auto (rates of the device used), measured, or a device such as h100-sxm.",
 )
+@click.option("--host", metavar="HOST", help="The network that each is placed in: resnet50, or your own, ./net.py:Net.")
+@click.option("--at", metavar="GLOB", help="Where in it: submodules by name, or one of its sites (`attnprof sites HOST`).")
+@click.option("--how", default="after", show_default=True, type=click.Choice(HOW), help="How it stands there.")
 @click.option("--sort", metavar="METRIC", help="Sort the rows by a metric.")
 @click.option("--budget", default=5.0, show_default=True, type=Seconds(), help="Seconds of sampling per case.")
 @click.option(
@@ -45,10 +51,11 @@ def compare_command(names: tuple[str, ...], **options: Any) -> int:
     """A and B... side by side: every ratio is A / B.
 
     A name is a mechanism (ccnet, spatial/ccnet, ccnet[recurrence=1]) or a class of your own (./mine.py:Mine), which is run.
+    With --host: the network alone, then with each of them in it, and what each adds.
     """
     from attnprof.report import compare, metrics
 
-    if len(names) < 2:
+    if len(names) < 2 and not options["host"]:
         raise UsageError("compare wants at least two mechanisms: `attnprof compare nonlocal ccnet --hw 97x97`.")
     shown: tuple[str, ...] = ("params", "macs", "flops", "peak_memory", "latency")
     sortable = (*shown, "measured_memory", "calibrated_memory", "bound")
@@ -63,7 +70,7 @@ def compare_command(names: tuple[str, ...], **options: Any) -> int:
     if options["replicates"] > 1 and options["device"] == "none":
         raise UsageError("--replicates times every case: give --device cpu or cuda, not none.")
     cases = _cases(names, options)
-    if not options["force"]:
+    if not options["force"] and not options["host"]:
         _refuse_other_layouts(cases)
         _refuse_other_frames(cases)
     records = _trace_here(cases) if _in_process(cases) else _run(cases, options)
@@ -103,8 +110,11 @@ def _cases(names: Sequence[str], options: dict[str, Any]) -> tuple[Case, ...]:
         device, warning = resolve_device(device)
         if warning:
             say(f"warning: {warning}")
-    frames = frames_of(options["frames"], [entry.mechanism for entry in entries])
-    size = spec.Input((options["channels"],), (spec.parse_hw(options["hw"]),), (options["batch"],), (frames,))
+    network = _network(options)
+    if network is not None and (options["frames"] or 1) > 1:
+        raise UsageError(f"--frames {options['frames']}: {options['host']} takes single images.")
+    frames = 1 if network is not None else frames_of(options["frames"], [entry.mechanism for entry in entries])
+    size = spec.Input((_channels(options, network),), (spec.parse_hw(options["hw"]),), (options["batch"],), (frames,))
     wanted = spec.Spec(
         inputs=(size,),
         entries=tuple(entries),
@@ -112,8 +122,31 @@ def _cases(names: Sequence[str], options: dict[str, Any]) -> tuple[Case, ...]:
         dtype=(options["dtype"],),
         modes=modes_of(options["mode"]),
         sdpa=(options["sdpa"],),
+        hosts=() if network is None else (network,),
     )
     return plan.expand(wanted, device)
+
+
+def _network(options: dict[str, Any]) -> Network | None:
+    """--host, --at, --how; None without a host."""
+    from attnprof.spec.networks import make_network
+
+    if not options["host"]:
+        if options["at"]:
+            raise UsageError("--at names a place in a network: give --host as well.")
+        return None
+    name, args = name_and_args(options["host"])
+    if ":" in name:
+        check_entry(name, args)
+    return make_network(name, args, options["at"], options["how"])
+
+
+def _channels(options: dict[str, Any], network: Network | None) -> int:
+    """--channels; with a host those of its input (an image's 3) unless they are given."""
+    from attnprof.spec.networks import channels_of
+
+    given = click.get_current_context().get_parameter_source("channels") is click.core.ParameterSource.COMMANDLINE
+    return int(options["channels"]) if network is None or given else channels_of([network])
 
 
 def _distinct(names: Sequence[str], entries: list[Any]) -> list[Any]:
@@ -161,7 +194,7 @@ def _claims(cases: Sequence[Case]) -> list[dict[str, str]]:
     """What the sources claim about each pair; printed beside the numbers, not checked here."""
     from attnprof import mechanisms
 
-    known = list(dict.fromkeys(case.mechanism for case in cases if not case.imported))
+    known = list(dict.fromkeys(case.mechanism for case in cases if ":" not in case.mechanism and not case.alone))
     return [
         {"mechanism": name.split("/")[1], "other": other.split("/")[1], "text": text}
         for name in known

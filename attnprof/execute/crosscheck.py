@@ -31,18 +31,19 @@ def crosscheck_cases(
 def as_asked(case: Case) -> Case:
     """The case that counters are asked about: its forward pass, without gradients, on no device."""
     settings = {"sdpa": case.settings.get("sdpa", "auto")}
-    return replace(case, mode="inference", device="none", host=None, settings=settings)
+    return replace(case, mode="inference", device="none", settings=settings)
 
 
 def attach(records: Sequence[Record], counters: Sequence[str]) -> list[Record]:
-    """The records that opinions belong to: one per mechanism, arguments, shape and dtype, the inference one where there is one.
+    """The records that opinions belong to: one per mechanism, arguments, shape, dtype and host.
 
-    What holds an opinion of every counter already is left out.
+    It is the inference one where there is one. What holds an opinion of every counter already is left out.
     """
     chosen: dict[str, Record] = {}
     for record in records:
         case = record.case
-        key = json.dumps([case.mechanism, dict(case.args), case.shape.text(), case.dtype], sort_keys=True, default=str)
+        placed = to_json(case)["host"]
+        key = json.dumps([case.mechanism, dict(case.args), case.shape.text(), case.dtype, placed], sort_keys=True, default=str)
         if key not in chosen or (chosen[key].case.mode != "inference" and case.mode == "inference"):
             chosen[key] = record
     wanted = set(counters)

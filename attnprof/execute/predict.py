@@ -106,7 +106,13 @@ def choose(
     for record in (record for group in groups for record in group):
         shapes[record.case.shape] = shapes.get(record.case.shape, 0.0) + costs[record.case.key]
     homes = [
-        (shapes[record.case.shape], record.case.label != first, costs[record.case.key], index, record)
+        (
+            shapes[record.case.shape],
+            first not in (record.case.label, record.case.mechanism),
+            costs[record.case.key],
+            index,
+            record,
+        )
         for index, group in enumerate(groups)
         for record in group
     ]

@@ -173,13 +173,14 @@ def _build_arguments(tree: ast.Module) -> tuple[Argument, ...]:
         if isinstance(node, ast.ClassDef) and node.name == target:
             for item in node.body:
                 if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-                    return _arguments(item, skip=2)
+                    return arguments_of(item, skip=2)
         if isinstance(node, ast.FunctionDef) and node.name == target:
-            return _arguments(node, skip=1)
+            return arguments_of(node, skip=1)
     return ()
 
 
-def _arguments(function: ast.FunctionDef, skip: int) -> tuple[Argument, ...]:
+def arguments_of(function: ast.FunctionDef, skip: int = 0) -> tuple[Argument, ...]:
+    """The arguments of a function after the first `skip`, from its source text."""
     positional = function.args.args
     defaults: list[ast.expr | None] = [None] * (len(positional) - len(function.args.defaults)) + list(function.args.defaults)
     pairs = list(zip(positional, defaults, strict=True))[skip:]

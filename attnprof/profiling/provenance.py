@@ -18,6 +18,7 @@ from attnprof.records import Case
 
 PROVENANCE = "provenance"  # the key in Record.environment
 _PACKAGE = Path(__file__).parent.parent
+_PLACING = ("placing.py", "visiting.py")
 
 
 def provenance(case: Case) -> dict[str, str]:
@@ -26,7 +27,7 @@ def provenance(case: Case) -> dict[str, str]:
         "attnprof": _version("attnprof"),
         "torch": _version("torch"),
         "python": platform.python_version(),
-        "source": source_hash(case.mechanism, case.host),
+        "source": source_hash(case.mechanism, None if case.host is None else case.host.host),
         "counting": counting_hash(),
     }
 
@@ -61,20 +62,31 @@ def counting_hash() -> str:
 
 
 def source_hash(mechanism: str, host: str | None = None) -> str:
-    """Hash of the file that defines a mechanism (and of the hosts' files); '' where there is no such file."""
+    """Hash of the file that defines a mechanism; '' where there is no such file.
+
+    With a host, of the hosts' files and the code that places as well, and of the user's own network's file where `host` is its
+    import path.
+    """
     file: Path | None
     if ":" in mechanism:
-        where = mechanism.rpartition(":")[0]
-        file = Path(where) if where.endswith(".py") else _module_file(where)
+        file = _imported_file(mechanism)
     else:
         try:
             file = _PACKAGE / "mechanisms" / f"{mechanisms.resolve(mechanism)}.py"
         except AttnprofError:
             file = None
-    files = [file] if file is not None and file.is_file() else []
+    files = [file]
     if host is not None:
-        files += sorted((_PACKAGE / "hosts").rglob("*.py"))
-    return _hash(files) if files else ""
+        files += [*sorted((_PACKAGE / "hosts").rglob("*.py")), *(_PACKAGE / "profiling" / name for name in _PLACING)]
+        files += [_imported_file(host)] if ":" in host else []
+    there = [file for file in files if file is not None and file.is_file()]
+    return _hash(there) if there else ""
+
+
+def _imported_file(path: str) -> Path | None:
+    """The file of an import path."""
+    where = path.rpartition(":")[0]
+    return Path(where) if where.endswith(".py") else _module_file(where)
 
 
 def _module_file(dotted: str) -> Path | None:

@@ -58,15 +58,22 @@ def distinctions(cases: Sequence[Case]) -> list[str]:
 
 def axes(records: Sequence[Record]) -> tuple[str, ...]:
     """Arguments that differ between cases of one mechanism, in the order in which they first appear."""
-    names = dict.fromkeys(name for record in records for name in record.case.args)
+    names = dict.fromkeys(name for record in records for name in arguments_of(record.case))
     return tuple(name for name in names if any(len(values) > 1 for values in _values(records, name).values()))
 
 
 def axis_text(case: Case, name: str, records: Sequence[Record]) -> str:
     """An argument's value; 'default' where another case of the mechanism sets it, 'n/a' where none does."""
-    if name in case.args:
-        return clean(argument_text(case.args[name]))
+    found = arguments_of(case)
+    if name in found:
+        return clean(argument_text(found[name]))
     return "default" if _values(records, name).get(case.mechanism, set()) - {None} else "n/a"
+
+
+def arguments_of(case: Case) -> dict[str, Any]:
+    """The arguments of a case's mechanism, and `at` and `how` of what stands in a network: an ablation may be about these."""
+    placed = {} if case.host is None or case.alone else {"at": case.host.at, "how": case.host.how}
+    return {**case.args, **placed}
 
 
 def argument_text(value: Any) -> str:
@@ -87,7 +94,8 @@ def _values(records: Sequence[Record], name: str) -> dict[str, set[str | None]]:
     values: dict[str, set[str | None]] = {}
     for record in records:
         case = record.case
-        text = argument_text(case.args[name]) if name in case.args else None
+        found = arguments_of(case)
+        text = argument_text(found[name]) if name in found else None
         values.setdefault(case.mechanism, set()).add(text)
     return values
 
@@ -100,7 +108,7 @@ def _parts(case: Case) -> dict[str, str]:
     parts |= {"batch": f"batch {shape.batch}", "dtype": case.dtype, "mode": case.mode}
     parts["device"] = "traced only" if case.device == "none" else f"device {clean(case.device)}"
     if case.host:
-        parts["host"] = f"inside {clean(case.host)}"
+        parts["host"] = f"inside {clean(case.host.text)}"
     return parts | {f"setting {key}": f"{clean(key)}={clean(argument_text(value))}" for key, value in case.settings.items()}
 
 

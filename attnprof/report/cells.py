@@ -64,6 +64,13 @@ def delta_text(delta: float, places: int, divisor: float, exact: bool = True) ->
     return sign + (text if float(text) else f"<{10**-places:.{places}f}")
 
 
+def signed(delta: float, kind: str) -> str:
+    """A signed difference with a unit of its own: '+2.515 M', '-3.1 MiB', '+86'; a zero is '0'."""
+    forms = {"bytes": units.format_bytes, "seconds": units.format_seconds}
+    text = forms.get(kind, units.format_count)(abs(delta))
+    return "0" if delta == 0 else ("+" if delta > 0 else "-") + text
+
+
 def value_text(reading: Reading, places: int, divisor: float) -> str:
     """'12.41'; with an interval '12.41 ± 0.08', or '12.41 [12.38, 12.60]' where one side is over 1.5 times the other."""
     text = number(reading.value / divisor, places)

@@ -12,7 +12,7 @@ from typing import Any
 
 from attnprof.errors import NothingSelectedError
 from attnprof.records import Record
-from attnprof.report import console, json, table
+from attnprof.report import console, deltas, json, table
 from attnprof.report.blocks import by_block, distinctions
 from attnprof.report.cells import factor_text
 from attnprof.report.metrics import DEFAULT_METRICS, NOT_MEASURED_DEVICE, Metric, caveat, select, why_missing
@@ -58,12 +58,17 @@ def comparison(records: Sequence[Record], first_label: str, metrics: Iterable[st
         others = [] if first is None else [record for record in members if record is not first]
         for metric in select(names, records):
             pairs += [Pair(metric, first, other, ratio_of(first, other, metric), where) for other in others if first]
-    report = table.build(records, name="compare", baseline=first_label, metrics=names, inverse=True)
-    return Comparison(first_label, tuple(records), tuple(pairs), _sentences(pairs), report)
+    placed = any(record.case.host is not None for record in records)
+    report = table.build(records, name="compare", baseline=first_label, metrics=names, inverse=not placed)
+    said = deltas.sentences(deltas.deltas_of(records, names)) if placed else _sentences(pairs)
+    return Comparison(first_label, tuple(records), tuple(pairs), said, report)
 
 
 def data(compared: Comparison) -> dict[str, Any]:
-    """JSON: {"schema", "name", "records", "first", "ratios": [...]}; a ratio that does not exist is null with a reason."""
+    """JSON: {"schema", "name", "records", "first", "ratios": [...]}; a ratio that does not exist is null with a reason.
+
+    With a host also "deltas": every metric with a mechanism, without it, and the difference.
+    """
     ratios = []
     for pair in compared.pairs:
         case, ratio = pair.first.case, pair.ratio
@@ -71,7 +76,11 @@ def data(compared: Comparison) -> dict[str, Any]:
         found = {"value": ratio.value, "low": ratio.low, "high": ratio.high, "covers": ratio.covers, "pairs": ratio.pairs}
         found["processes"] = ratio.processes
         ratios.append({**entry, **found, "reason": ratio.reason, "shape": case.shape.text(), "dtype": case.dtype})
-    return json.data(compared.records, "compare") | {"first": compared.first, "ratios": ratios}
+    out = json.data(compared.records, "compare") | {"first": compared.first, "ratios": ratios}
+    if any(record.case.host is not None for record in compared.records):
+        metrics = dict.fromkeys(pair.metric.key for pair in compared.pairs)
+        out["deltas"] = deltas.data(deltas.deltas_of(compared.records, metrics))
+    return out
 
 
 def render(compared: Comparison, sort: str | None = None) -> str:

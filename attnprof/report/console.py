@@ -46,7 +46,7 @@ def _text(table: Table, column: int) -> list[str]:
     """Both head lines of a column, then its cells."""
     head = table.columns[column]
     unit = f"({head.unit})" if head.unit else ""
-    lines = [head.head, unit] if head.kind != "ratio" else ["", head.head]
+    lines = [head.head, unit] if head.kind not in ("ratio", "delta") else ["", head.head]
     return lines + [row.cells[column].marked for row in table.rows]
 
 
@@ -58,15 +58,16 @@ def _label_room(table: Table) -> int:
 
 
 def _panels(table: Table) -> list[list[int]]:
-    """Columns per panel: a value keeps its ratio beside it where the two fit; as many as fit go side by side."""
+    """Columns per panel: a value keeps its ratio (in a network its delta) beside it where the two fit; as many as fit."""
     room = WIDTH - _label_room(table)
+    beside = "delta" if any(row.record.case.host is not None for row in table.rows) else "ratio"
     groups: list[list[int]] = []
     for i, column in enumerate(table.columns):
         if column.kind in ("size", "value"):
             groups.append([i])
-        elif column.kind == "ratio" and _taken(table, [*groups[-1], i]) <= room:
+        elif column.kind == beside and _taken(table, [*groups[-1], i]) <= room:
             groups[-1].append(i)
-        elif column.kind == "ratio":
+        elif column.kind == beside:
             groups.append([i])
     panels: list[list[int]] = []
     for group in groups:

@@ -27,7 +27,8 @@ _NUMBERS = ("value", "ci_low", "ci_high", "n", "delta", "ratio", "ratio_low", "r
 
 def render(report: Report) -> str:
     """The whole report as CSV text."""
-    extra = axes(report.records)
+    placed = any(record.case.host is not None for record in report.records)
+    extra = tuple(dict.fromkeys((*axes(report.records), *(("at", "how") if placed else ()))))
     out = io.StringIO()
     writer = csv.DictWriter(out, [*COLUMNS, *(f"arg_{guard(name)}" for name in extra)], lineterminator="\n")
     writer.writeheader()
@@ -62,7 +63,7 @@ def _entries(report: Report, table: Table, row: Row) -> list[dict[str, Any]]:
         "status": row.record.status,
         "key": case.key,
         "frames": case.shape.frames,
-        "host": case.host or "",
+        "host": "" if case.host is None else case.host.text,
         "settings": json.dumps(dict(case.settings), sort_keys=True, default=str),
     }
     entries: list[dict[str, Any]] = []

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from attnprof.records import Record
+from attnprof.records import ALONE, Record
 from attnprof.report.blocks import argument_text
 from attnprof.report.bounding import bound_notes
 from attnprof.report.kernels import kernel_notes, named
@@ -81,20 +81,32 @@ def notes_of(records: Sequence[Record], metrics: Sequence[Metric], baseline: str
         out.append("1 MiB = 2^20 bytes, 1 KiB = 2^10 bytes.")
     if baseline:
         timed = bool({"latency", "throughput"} & shown) and _paired(records)
-        out += _ratio_notes(clean(baseline), inverse, processes[-1] if timed else 0)
+        out += _ratio_notes(
+            "the network alone" if baseline == ALONE else clean(baseline), inverse, processes[-1] if timed else 0, records
+        )
     if shown & _BOUNDED:
         out += bound_notes(records)
-    out += _settings(records) + kernel_notes(records) + _environment(records) + _timing(records) + memory_notes(records)
+    out += (
+        _placed(records)
+        + _settings(records)
+        + kernel_notes(records)
+        + _environment(records)
+        + _timing(records)
+        + memory_notes(records)
+    )
     out += _coverage(records, metrics)
     return tuple(out + _counting(records))
 
 
-def _ratio_notes(baseline: str, inverse: bool, timed: int) -> list[str]:
+def _ratio_notes(baseline: str, inverse: bool, timed: int, records: Sequence[Record]) -> list[str]:
     """`timed`: by how many processes; 0 where no latency has a ratio."""
     meaning = f"value of {baseline} / value" if inverse else f"value / value of {baseline}"
     out = [f"ratio: {meaning}, of the unrounded values."]
-    if not inverse:
-        medians = "; that of a latency is of the medians, only where both were timed side by side" if timed else ""
+    medians = "; that of a latency is of the medians, only where both were timed side by side" if timed else ""
+    if not inverse and any(record.case.host is not None for record in records):
+        ratio = f"ratio (in md and csv): value / value of {baseline}, of the unrounded values."
+        out = [f"delta: value - value of {baseline}{medians}.", ratio]
+    elif not inverse:
         out.append(f"delta (in md and csv): value - value of {baseline}, in the column's unit{medians}.")
     if timed:
         median = "median over rounds in which both were timed side by side"
@@ -127,6 +139,16 @@ def _how_measured(records: Iterable[Record]) -> str:
     """'measured', 'calibrated' or 'measured or calibrated': the sources that occur."""
     calibrated = {record.memory.source == "calibrated" for record in records if record.memory is not None}
     return " or ".join(word for word, of in (("measured", False), ("calibrated", True)) if of in calibrated)
+
+
+def _placed(records: Sequence[Record]) -> list[str]:
+    """Where mechanisms stand in a network, in the words of the spec."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        case = record.case
+        if case.host is not None and not case.alone and record.counts is not None:
+            found.setdefault(f"{case.host.how} {clean(case.host.at)} of {clean(case.host.text)}", []).append(case.label)
+    return [f"Placed {where}: {named(labels)}." for where, labels in found.items()]
 
 
 def _settings(records: Sequence[Record]) -> list[str]:

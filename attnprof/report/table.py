@@ -1,9 +1,9 @@
 """Records of one run -> a Report of tables: one table per block (same shape, dtype, mode, device, host, settings).
 
 Mechanisms are rows; every metric is a value column and, with a baseline, a delta and a ratio column beside it (the console
-leaves the deltas out). Cells carry the raw reading beside their text, so that a renderer only lays out. A count
-that leaves ops out has a footnote, as have its ratios, and is never the best. A ratio is value /
-baseline's value (the inverse for `compare`, without deltas); that of a latency comes only from rounds in which both were timed
+leaves the deltas out, and in a network the ratios). Cells carry the raw reading beside their text, so that a renderer only
+lays out. A count that leaves ops out has a footnote, as have its ratios, and is never the best. A ratio is value / baseline's
+value (the inverse for `compare`, without deltas); that of a latency comes only from rounds in which both were timed
 side by side. No cell is empty: a failure shows its status, what was not measured '-', and both refer to a footnote.
 
 Where no mechanism stands at two shapes (a survey) and nothing is a baseline, all shapes share a table: the shape is a column,
@@ -19,7 +19,7 @@ from attnprof import units
 from attnprof.errors import UsageError
 from attnprof.records import Record
 from attnprof.report.blocks import axes, axis_text, by_block, by_kind, find, title_of_kind, titles
-from attnprof.report.cells import decimals, delta_text, ranks, ratio_text, value_text
+from attnprof.report.cells import decimals, delta_text, ranks, ratio_text, signed, value_text
 from attnprof.report.metrics import DEFAULT_METRICS, NOT_MEASURED_DEVICE, Metric, Reading, caveat, metric, select, why_missing
 from attnprof.report.notes import notes_of
 from attnprof.report.ratios import Ratio, ratio_of
@@ -97,6 +97,7 @@ class _Plan:
     baseline: str | None
     inverse: bool
     mixed: bool = False  # several shapes in one table
+    placed: bool = False  # in networks, where a delta is small beside its value: it has a unit of its own
 
 
 def build(
@@ -110,7 +111,8 @@ def build(
     """The report of one run. `baseline` is a label or a mechanism's name; `inverse` gives ratios as baseline / value."""
     chosen = select(metrics, records)
     blocks = by_block(records)
-    plan = _Plan(records, chosen, _scales(chosen, records), axes(records), baseline, inverse)
+    placed = any(record.case.host is not None for record in records)
+    plan = _Plan(records, chosen, _scales(chosen, records), axes(records), baseline, inverse, placed=placed)
     heads = titles([members[0].case for members in blocks])
     kinds = None if baseline else by_kind(records)
     if kinds is not None:
@@ -186,8 +188,8 @@ def _table(title: str, members: Sequence[Record], plan: _Plan) -> Table:
         if plan.baseline:
             ratios = [_ratio(record, base, each, plan) for record in members]
             if not plan.inverse:
-                columns.append(Column(each.key, "delta", unit, "", "delta"))
-                parts.append([_delta(cell, each, places, divisor) for cell in ratios])
+                columns.append(Column(each.key, "delta", "" if plan.placed else unit, "", "delta"))
+                parts.append([_delta(cell, each, places, divisor, plan.placed) for cell in ratios])
             columns.append(Column(each.key, "ratio", "", "", "ratio"))
             parts.append(ratios)
     rows = tuple(Row(record, tuple(part[i] for part in parts)) for i, record in enumerate(members))
@@ -198,7 +200,8 @@ def _values(
     members: Sequence[Record], readings: Sequence[Reading | None], each: Metric, places: int, divisor: float
 ) -> list[Cell]:
     out = []
-    whole = [None if caveat(record, each) else reading for record, reading in zip(members, readings, strict=True)]
+    ranked = (not caveat(record, each) and not record.case.alone for record in members)  # what is placed, not the network
+    whole = [reading if fit else None for fit, reading in zip(ranked, readings, strict=True)]
     for record, reading, rank in zip(members, readings, ranks(whole, each.higher_is_better), strict=True):
         if reading is None:
             text = MISSING if record.status == "ok" else clean(record.status)
@@ -230,12 +233,13 @@ def _ratio(record: Record, base: Record | None, each: Metric, plan: _Plan) -> Ce
     return Cell(ratio_text(ratio.value, ratio.low, ratio.high), ratio=ratio, reason=ratio.reason)
 
 
-def _delta(ratio: Cell, each: Metric, places: int, divisor: float) -> Cell:
+def _delta(ratio: Cell, each: Metric, places: int, divisor: float, own_unit: bool) -> Cell:
     """Value - baseline's value, beside the ratio of the same two; what has neither shares its reason."""
     delta = None if ratio.ratio is None else ratio.ratio.delta
     if delta is None:
         return Cell(MISSING, reason=ratio.reason)
-    return Cell(delta_text(delta, places, divisor, each.traced), reason=ratio.reason if ratio.text != MISSING else "")
+    text = signed(delta, each.kind) if own_unit else delta_text(delta, places, divisor, each.traced)
+    return Cell(text, reason=ratio.reason if ratio.text != MISSING else "")
 
 
 def _number_footnotes(table: Table) -> Table:

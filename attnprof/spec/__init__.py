@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from attnprof.errors import Problem, SpecError, UsageError
 from attnprof.records import MODES
+from attnprof.spec.networks import Network
 from attnprof.spec.scalars import format_scalar
 from attnprof.spec.values import DEFAULT_METRICS, METRICS, parse_hw
 
@@ -29,6 +30,7 @@ __all__ = [
     "Entry",
     "Input",
     "Measure",
+    "Network",
     "Spec",
     "axes",
     "check_import_permission",
@@ -93,7 +95,10 @@ class Measure:
 
 @dataclass(frozen=True)
 class Spec:
-    """A parsed spec. `baseline` is a label of `variants`; `threads` None measures with one; `counters` to cross-check with."""
+    """A parsed spec. `baseline` is a label; `threads` None measures with one; `counters` to cross-check with.
+
+    With hosts the inputs are those of the networks; each stands alone in a row of its own, which ALONE names as the baseline.
+    """
 
     inputs: tuple[Input, ...]
     entries: tuple[Entry, ...]
@@ -111,6 +116,7 @@ class Spec:
     threads: tuple[int | None, ...] = (None,)
     source: str = ""
     bounds: str = "auto"
+    hosts: tuple[Network, ...] = ()
 
 
 def parse_file(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
@@ -244,6 +250,9 @@ def axes(spec: Spec) -> dict[str, int]:
     Where the input is a list, or an entry has sizes of its own, the axes of the input are one with `mechanisms`.
     """
     rest = {name: len(getattr(spec, name)) for name in _REST}
+    if spec.hosts:
+        axes_of = ((*map(len, each.args.values()), len(each.at), len(each.how)) for each in spec.hosts)
+        rest |= {"hosts and their sites": sum(map(math.prod, axes_of))}
     counts = [math.prod(len(values) for values in entry.args.values()) for entry in spec.entries]
     plain = len(spec.inputs) == 1 and all(inputs_of(spec, entry) == spec.inputs for entry in spec.entries)
     if plain:
@@ -273,14 +282,20 @@ def check_import_permission(spec: Spec, patterns: Sequence[str]) -> None:
     resolved, so that 'blocks/*' cannot reach outside blocks.
     """
     refused = []
-    for entry in spec.entries:
-        texts = {_canonical(entry.text), _canonical(entry.mechanism)}
-        if entry.imported and not any(fnmatchcase(text, _canonical(pattern)) for text in texts for pattern in patterns):
-            where = f"{spec.source}:{entry.line}: " if entry.line else f"{spec.source}: " if spec.source else ""
-            which = f" ({entry.mechanism.rpartition(':')[0]})" if entry.written else ""
-            refused.append(f"{where}'{entry.text}'{which} is code of your own: to run it, pass --allow-import '{entry.text}'.")
+    for path, written, line in imports_of(spec):
+        texts = {_canonical(written), _canonical(path)}
+        if not any(fnmatchcase(text, _canonical(pattern)) for text in texts for pattern in patterns):
+            where = f"{spec.source}:{line}: " if line else f"{spec.source}: " if spec.source else ""
+            which = f" ({path.rpartition(':')[0]})" if path != written else ""
+            refused.append(f"{where}'{written}'{which} is code of your own: to run it, pass --allow-import '{written}'.")
     if refused:
         raise UsageError("\n".join(refused))
+
+
+def imports_of(spec: Spec) -> list[tuple[str, str, int]]:
+    """(import path, as the spec writes it, line) of every class and network of the user's own."""
+    own = [(entry.mechanism, entry.text, entry.line) for entry in spec.entries if entry.imported]
+    return [*own, *((each.host, each.text, each.line) for each in spec.hosts if each.imported)]
 
 
 def _canonical(text: str) -> str:

@@ -20,13 +20,16 @@ from attnprof.errors import Problem, UsageError
 from attnprof.spec import Input, Measure, Spec, size_problem
 from attnprof.spec.entries import arguments_of, baseline_label, check_item, check_labels, to_entry
 from attnprof.spec.finding import Finding, from_pydantic, place
+from attnprof.spec.hosting import baseline_of, check_hosts, to_network
 from attnprof.spec.imports import located
-from attnprof.spec.model import InputModel, ItemModel, MeasureModel, SpecModel, keys_of
+from attnprof.spec.model import HostModel, InputModel, ItemModel, MeasureModel, SpecModel, keys_of
+from attnprof.spec.networks import channels_of
 from attnprof.spec.scalars import format_scalar
 from attnprof.spec.values import nearest, parse_hw
 from attnprof.spec.yaml_loader import Document, Path
 
 _SIZES = ("batch", "channels", "hw", "frames")
+_LISTED = ("input", "host")  # a mapping, or a list of them
 _AXES: tuple[Path, ...] = (
     *(("input", key) for key in _SIZES),
     *((key,) for key in ("dtype", "modes", "metrics", "counters", "sdpa", "memory_format", "compile", "autocast", "threads")),
@@ -44,11 +47,16 @@ def check(document: Document, overridden: dict[Path, str]) -> tuple[Spec | None,
             findings += check_item(("mechanisms", index), item)
         findings += _repeated(value, items)
         findings += check_labels(document, value, items)
+        findings += check_hosts(value) if value.get("host") is not None else _without_channels(value)
     spec = None
     if model is not None and not findings:
         spec = _spec(document, model)
         sentence = size_problem(spec)
         findings += [Finding((), sentence)] if sentence else []
+        if spec.hosts and not sentence:
+            baseline = baseline_of(model.baseline, spec.entries, spec.hosts)
+            findings += [baseline] if isinstance(baseline, Finding) else []
+            spec = dataclasses.replace(spec, baseline=str(baseline))
     placed = [place(document, overridden, finding) for finding in dict.fromkeys(findings)]
     problems = sorted([*document.problems, *placed], key=lambda problem: (problem.line, problem.column))
     return (None if problems else spec), problems
@@ -58,17 +66,25 @@ def _modelled(value: Any) -> tuple[SpecModel | None, list[Finding]]:
     try:
         return SpecModel.model_validate(value), []
     except ValidationError as error:
-        listed = isinstance(value, dict) and isinstance(value.get("input"), list)
+        listed = {key for key in _LISTED if isinstance(value, dict) and isinstance(value.get(key), list)}
         hint = partial(_key_hint, value)
         return None, [from_pydantic(_as_written(dict(item), listed), hint) for item in error.errors(include_url=False)]
 
 
-def _as_written(error: dict[str, Any], listed: bool) -> dict[str, Any]:
-    """An error of a single `input:` mapping, which the model reads as a list of one, at its path in the file."""
+def _as_written(error: dict[str, Any], listed: set[str]) -> dict[str, Any]:
+    """An error of a single `input:` or `host:`, which the model reads as a list of one, at its path in the file."""
     where = tuple(error["loc"])
-    if where[:2] == ("input", 0) and not listed:
+    if len(where) > 1 and where[0] in _LISTED and where[1] == 0 and where[0] not in listed:
         error["loc"] = where[:1] + where[2:]
     return error
+
+
+def _without_channels(value: dict[str, Any]) -> Iterator[Finding]:
+    """Only a host says how many channels its input has."""
+    given = value.get("input")
+    for index, item in enumerate(given if isinstance(given, list) else [given]):
+        if isinstance(item, dict) and "channels" not in item:
+            yield Finding(("input", index) if isinstance(given, list) else ("input",), "the key 'channels' is missing")
 
 
 def _repeated(value: dict[str, Any], items: list[Any]) -> Iterator[Finding]:
@@ -80,6 +96,11 @@ def _repeated(value: dict[str, Any], items: list[Any]) -> Iterator[Finding]:
         paths += [("mechanisms", index, "input", key) for key in _SIZES]
     groups = value.get("input")
     paths += [("input", index, key) for index in range(len(groups) if isinstance(groups, list) else 0) for key in _SIZES]
+    hosted = value.get("host")
+    for index, item in enumerate(hosted if isinstance(hosted, list) else [hosted]):
+        below: Path = ("host", index) if isinstance(hosted, list) else ("host",)
+        args = item.get("args") if isinstance(item, dict) else None
+        paths += [(*below, "at"), (*below, "how"), *((*below, "args", key) for key in (args if isinstance(args, dict) else ()))]
     for path in paths:
         seen: set[str] = set()
         for index, member in enumerate(_list_at(value, path)):
@@ -115,13 +136,16 @@ def _spec(document: Document, model: SpecModel) -> Spec:
             entry = dataclasses.replace(entry, mechanism=found, written=entry.mechanism)
         own = {} if item.input is None else item.input.model_dump(exclude_unset=True)
         entries.append(dataclasses.replace(entry, input={key: tuple(values) for key, values in own.items()}))
+    hosted = tuple(to_network(document, index, each) for index, each in enumerate(model.host))
+    channels = [channels_of(hosted)] if hosted else []
+    baseline = None if model.baseline is None else baseline_label(model.baseline, tuple(entries))
     return Spec(
         name=model.name or _stem(document.file),
-        inputs=tuple(Input(**{key: tuple(getattr(given, key)) for key in _SIZES}) for given in model.input),
+        inputs=tuple(Input(**{key: tuple(getattr(given, key) or channels) for key in _SIZES}) for given in model.input),
         dtype=tuple(model.dtype),
         modes=tuple(model.modes),
         entries=tuple(entries),
-        baseline=None if model.baseline is None else baseline_label(model.baseline, tuple(entries)),
+        baseline=baseline,
         metrics=tuple(model.metrics),
         counters=tuple(model.counters),
         measure=Measure(**model.measure.model_dump()),
@@ -132,6 +156,7 @@ def _spec(document: Document, model: SpecModel) -> Spec:
         threads=(None,) if model.threads is None else tuple(model.threads),
         source=document.file,
         bounds=model.bounds,
+        hosts=hosted,
     )
 
 
@@ -142,13 +167,20 @@ def _stem(file: str) -> str:
 
 def _key_hint(value: Any, path: Path) -> str:
     """What may have been meant by an unknown key: a near one, one that belongs elsewhere, or the list of all."""
-    models: dict[str, type[BaseModel]] = {"input": InputModel, "measure": MeasureModel, "mechanisms": ItemModel}
+    models: dict[str, type[BaseModel]] = {
+        "input": InputModel,
+        "measure": MeasureModel,
+        "mechanisms": ItemModel,
+        "host": HostModel,
+    }
     section = "input" if len(path) > 1 and path[-2] == "input" else str(path[0])
     here = keys_of(models[section] if len(path) > 1 else SpecModel)
     key = str(path[-1])
     for other, model in models.items():
-        if len(path) == 1 and other != "mechanisms" and key in keys_of(model):
+        if len(path) == 1 and other != "mechanisms" and key in keys_of(model) and key not in keys_of(ItemModel):
             return f"write it under `{other}:`"
+    if section == "host" and len(path) > 1 and key in ("input", *_SIZES):
+        return "the network's input stands under `input:`, at the top"
     if section == "mechanisms" and len(path) > 1:
         name = value["mechanisms"][path[1]].get("name")
         arguments = tuple(argument.name for argument in arguments_of(name)) if isinstance(name, str) else ()

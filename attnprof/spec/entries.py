@@ -23,7 +23,7 @@ from attnprof.spec.yaml_loader import Document, Path
 _GIVEN = ("hw", "frames")  # build arguments that the case fills in
 _LISTS = ("tuple[", "list[", "Sequence[")
 _SCALARS = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,), "None": (type(None),)}
-_IMPORT = re.compile(r"(?:[^\W\d]\w*(?:\.[^\W\d]\w*)*|[^:\x00-\x1f\x7f]+\.py):[^\W\d]\w*")
+IMPORT_PATH = re.compile(r"(?:[^\W\d]\w*(?:\.[^\W\d]\w*)*|[^:\x00-\x1f\x7f]+\.py):[^\W\d]\w*")
 
 
 @cache
@@ -53,7 +53,7 @@ def check_item(path: Path, item: Any) -> Iterator[Finding]:
         if not found and isinstance(args, dict):
             yield from _args((*path, "args"), name, args)
     elif isinstance(imported, str):
-        if not _IMPORT.fullmatch(imported):
+        if not IMPORT_PATH.fullmatch(imported):
             yield Finding((*path, "import"), f"{shown(imported)} is no import path", "package.module:Class or ./file.py:Class")
         for key in args if isinstance(args, dict) else ():
             if not key.isidentifier():
@@ -83,7 +83,7 @@ def _args(path: Path, name: str, args: dict[str, Any]) -> Iterator[Finding]:
             continue
         annotation = known[key].annotation
         for index, value in enumerate(values if isinstance(values, list) else [values]):
-            if not _fits(annotation, as_size(key, value)):
+            if not fits(annotation, as_size(key, value)):
                 where = (*path, key, index) if isinstance(values, list) else (*path, key)
                 hint = "the outer list is the axis: write a list in a list" if annotation.startswith(_LISTS) else ""
                 hint = "write HxW, such as 7x7" if key == "hw" else hint
@@ -93,7 +93,7 @@ def _args(path: Path, name: str, args: dict[str, Any]) -> Iterator[Finding]:
             yield Finding(path[:-1], f"{name} needs the argument '{key}'", f"args: {{{key}: ...}}")
 
 
-def _fits(annotation: str, value: Any) -> bool:
+def fits(annotation: str, value: Any) -> bool:
     """Whether a value may be of the annotated type; True for annotations that are not known here, and for mappings."""
     for part in (part.strip() for part in annotation.split("|")):
         if part in _SCALARS:
@@ -120,6 +120,8 @@ def check_labels(document: Document, value: dict[str, Any], items: list[Any]) ->
                 break
             first.setdefault(label, index)
     baseline = value.get("baseline")
+    if value.get("host") is not None:
+        return  # labels name places then
     if isinstance(baseline, str) and None not in entries and entries and baseline_label(baseline, whole.entries) is None:
         known = [label for entry in whole.entries for label, _ in variants(entry)]
         hint = nearest(baseline, known) or f"one of {', '.join(known[:12])}"

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from attnprof.errors import UsageError
-from attnprof.spec import Entry, Spec, near_file
+from attnprof.spec import Spec, imports_of, near_file
 
 
 def located(text: str, source: str) -> str:
@@ -27,10 +27,10 @@ def located(text: str, source: str) -> str:
 def check_imported_files(spec: Spec) -> None:
     """Raises UsageError for `import:` entries whose file is nowhere, each with every place where it was looked for."""
     missing = []
-    for entry in spec.entries:
-        where = entry.mechanism.rpartition(":")[0]
-        if entry.imported and _is_file(where) and not Path(where).is_file():
-            missing.append(_sentence(spec, entry, where))
+    for path, _, at in imports_of(spec):
+        where = path.rpartition(":")[0]
+        if _is_file(where) and not Path(where).is_file():
+            missing.append(_sentence(spec, path, at))
     if missing:
         raise UsageError("\n".join(missing))
 
@@ -39,10 +39,11 @@ def _is_file(where: str) -> bool:
     return where.endswith(".py")
 
 
-def _sentence(spec: Spec, entry: Entry, where: str) -> str:
+def _sentence(spec: Spec, path: str, at: int) -> str:
+    where = path.rpartition(":")[0]
     folders = dict.fromkeys([Path(spec.source).parent, Path()])
     places = list(dict.fromkeys(Path(os.path.normpath((folder / where).absolute())) for folder in folders))
     looked = " and ".join(map(str, places))
-    line = f"{spec.source}:{entry.line}: " if entry.line else f"{spec.source}: " if spec.source else ""
+    line = f"{spec.source}:{at}: " if at else f"{spec.source}: " if spec.source else ""
     near = next(filter(None, map(near_file, places)), "")
-    return f"{line}'{entry.mechanism}': there is no such file: looked for {looked}.{near}"
+    return f"{line}'{path}': there is no such file: looked for {looked}.{near}"

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJson
 from pydantic_core import PydanticCustomError, core_schema
 
 from attnprof.errors import UsageError
-from attnprof.records import DTYPES, MODES
+from attnprof.records import DTYPES, HOW, MODES
 from attnprof.spec.scalars import format_scalar
 from attnprof.spec.values import (
     AUTOCAST,
@@ -146,9 +146,21 @@ class InputModel(Closed):
     """The feature map."""
 
     batch: Axis[Size] = Field([1], description="B, or a list of them")
-    channels: Axis[Size] = Field(description="C, or a list of them")
+    channels: Axis[Size] = Field([], description="C, or a list of them; with a host its input's, an image's 3 unless given")
     hw: Axis[HW] = Field(description="HxW such as 97x97, or one number for a square; or a list of them")
     frames: Axis[Size] = Field([1], description="T, for mechanisms on video")
+
+
+class HostModel(Closed):
+    """A network that mechanisms are placed in: one of ours (`name`) or your own (`import`)."""
+
+    name: str | None = Field(None, description="resnet50, vit_b16 ...: `attnprof sites NAME` lists where")
+    import_: str | None = Field(None, alias="import", description="package.module:Net, or ./file.py:Net; takes (B, C, H, W)")
+    args: dict[str, Axis[ArgumentValue]] = Field({}, description="arguments of the network; a list is an axis")
+    at: Axis[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
+        [], description="name of a site (body, block, stage), or glob over dotted submodule names; a list is an axis"
+    )
+    how: Axis[Annotated[str, choice("way to stand", HOW)]] = Field(["after"], description="after, before, instead or around")
 
 
 class MeasureModel(Closed):
@@ -177,7 +189,7 @@ class ItemModel(Closed):
 
 @dataclass(frozen=True)
 class NameOrItem:
-    """Marks an ItemModel that may be written as its name alone."""
+    """Marks a mapping with a `name` that may be written as its name alone."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_before_validator_function(
@@ -198,7 +210,10 @@ class SpecModel(Closed):
         list(MODES), description="inference, training (forward + backward)"
     )
     mechanisms: list[Annotated[ItemModel, NameOrItem()]] = Field(min_length=1, description="what to compare")
-    baseline: str | None = Field(None, description="label that ratios refer to")
+    host: Axis[Annotated[HostModel, NameOrItem()]] = Field(
+        [], description="network that mechanisms stand in, or a list of them"
+    )
+    baseline: str | None = Field(None, description="label that ratios refer to; with a host none: the network alone")
     metrics: Axis[Annotated[str, choice("metric", METRICS)]] = Field(list(DEFAULT_METRICS), description="columns")
     counters: Axis[Annotated[str, choice("counter", tuple(COUNTERS))]] = Field(
         [], description="whose MACs to hold against ours"

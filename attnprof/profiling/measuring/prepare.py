@@ -75,8 +75,6 @@ def check_settings(case: Case) -> None:
             raise UnsupportedError(f"the setting '{name}' is not known to measuring")
         elif value not in _KNOWN[name]:
             raise UnsupportedError(f"{name}={value!r} is not supported: {', '.join(map(repr, _KNOWN[name][1:]))}")
-    if case.host is not None:
-        raise UnsupportedError("measuring inside a host is not supported")
     usable, reason = devices.usable(case.device)
     if not usable:
         raise UnsupportedError(reason)

@@ -1,0 +1,250 @@
+"""Paper -> Verdicts. For every table each convention that its source leaves open is tried on all its rows; the one that
+explains the most rows speaks for all of them, the stated one where none explains more.
+
+Who counts is passed in: `count(case, fused)` -> (Counts, bytes of the inputs), `time(cases)` -> seconds per case. Rows that
+were only remembered, and numbers that stand there once more (`again`), do not vote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from attnprof.claims import Claim, Paper, Table, Verdict
+from attnprof.claims.conventions import RATIOS, Convention, candidates, has_base, stated
+from attnprof.claims.expression import ExpressionError, Value
+from attnprof.claims.laws import Growth
+from attnprof.claims.reading import default_tolerance, difference, is_exact, is_near, same_side, sign, within_factor
+from attnprof.errors import AttnprofError
+from attnprof.records import Case, Counts
+
+Counter = Callable[[Case, bool], tuple[Counts, int]]
+Timer = Callable[[Sequence[Case]], Mapping[str, float]]  # {case.key: seconds}
+_KEPT = "not measured: the verdict on record stands"
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What counts and what measures; `grow` answers order tables, `time` is None where nothing is measured."""
+
+    count: Counter
+    grow: Callable[[Table, Case], Growth]
+    time: Timer | None = None
+
+
+def judge(paper: Paper, tools: Tools, only: Callable[[Claim], bool] = lambda _: True) -> list[Verdict]:
+    """Verdicts in the order of the file. A table is judged whole, whichever of its rows are asked for."""
+    by_claim: dict[str, Verdict] = {}
+    for table in paper.tables.values():
+        rows = [claim for claim in paper.claims if claim.table == table]
+        asked = [claim for claim in rows if only(claim)]
+        if asked:
+            by_claim |= {verdict.claim.name: verdict for verdict in _judge_table(paper, table, rows, asked, tools)}
+    return [by_claim[claim.name] for claim in paper.claims if only(claim)]
+
+
+def _judge_table(paper: Paper, table: Table, rows: Sequence[Claim], asked: Sequence[Claim], tools: Tools) -> list[Verdict]:
+    """Verdicts of the rows that are asked for; every row votes for the convention of counted tables."""
+    if table.metric == "latency":
+        return [_timed(paper, claim, tools) for claim in asked]
+    if table.metric == "order":
+        return [_grown(paper, claim, tools) for claim in asked]
+    counted = [claim for claim in rows if claim.value is not None]
+    amounts = _Amounts(paper, tools)
+    failed: dict[str, str] = {}
+    for claim in counted:
+        try:
+            amounts.of(claim, stated(table.metric, table.says, table.unit))
+        except (AttnprofError, ExpressionError) as error:
+            failed[claim.name] = str(error).split("\n")[0]
+    counted = [claim for claim in counted if claim.name not in failed]
+    choice = choose(table, counted, amounts.of)
+    return [
+        _absent(paper, claim, failed.get(claim.name, ""))
+        if claim not in counted
+        else _verdict(paper, claim, choice, counted, amounts.of)
+        for claim in asked
+    ]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The convention chosen for a table, among how many, and how many of the voting rows it explains."""
+
+    convention: Convention
+    stated: Convention
+    tried: tuple[Convention, ...]
+    explained: int
+    rows: int
+
+
+Reader = Callable[[Claim, Convention], float]
+
+
+def choose(table: Table, claims: Sequence[Claim], read: Reader) -> Choice:
+    """The convention that explains the most voting rows; of equals the stated one, then the one with more exact rows."""
+    scaled = any(has_base(table.metric, claim.unit) for claim in claims)
+    tried = candidates(table.metric, table.says, table.fixed if scaled else (*table.fixed, "base"), table.unit)
+    voting = [claim for claim in claims if claim.seen and not claim.again] or [claim for claim in claims if not claim.again]
+
+    def score(convention: Convention) -> tuple[int, bool, int]:
+        values = [(claim, read(claim, convention)) for claim in voting]
+        near = sum(explains(claim, convention, value) for claim, value in values)
+        return near, convention == tried[0], sum(is_exact(claim.published, value) for claim, value in values)
+
+    best = max(tried, key=score)
+    return Choice(best, tried[0], tried, score(best)[0], len(voting))
+
+
+def explains(claim: Claim, convention: Convention, value: float) -> bool:
+    """Whether a value is the printed one within the tolerance of the claim."""
+    mebibyte = 2**20 / convention.scale(claim.unit) if claim.unit not in RATIOS else 0.0
+    tolerance = claim.tolerance or default_tolerance(convention.metric, convention.mode, mebibyte)
+    return is_near(claim.published, value, tolerance)
+
+
+class _Amounts:
+    """The value of a claim under a convention; every case is counted once per mode."""
+
+    def __init__(self, paper: Paper, tools: Tools) -> None:
+        self.paper, self.tools = paper, tools
+
+    def of(self, claim: Claim, convention: Convention) -> float:
+        """In the unit of the claim."""
+        assert claim.value is not None
+        scale = 1.0 if claim.unit in RATIOS else convention.scale(claim.unit)
+        return _evaluate(claim.value, claim.unit, {name: self._amount(name, convention) / scale for name in claim.value.names})
+
+    def _amount(self, name: str, convention: Convention) -> float:
+        case = replace(self.paper.cases[name], mode=convention.mode)
+        return convention.amount(*self.tools.count(case, name in self.paper.fused))
+
+
+def _evaluate(value: Value, unit: str, values: Mapping[str, float]) -> float:
+    return value(values) * (100 if unit == "%" else 1)
+
+
+def _verdict(paper: Paper, claim: Claim, choice: Choice, rows: Sequence[Claim], read: Reader) -> Verdict:
+    value = read(claim, choice.convention)
+    found, nearest = _judged(claim, choice, rows, read), None
+    if not explains(claim, choice.convention, value) and len(choice.tried) > 1:
+        near = min(choice.tried, key=lambda each: abs(read(claim, each) - claim.published.middle))
+        if near != choice.convention:
+            nearest = (near.text(claim.unit), read(claim, near))
+    return Verdict(
+        claim,
+        paper.name,
+        verdict=found if claim.seen else "unverifiable",
+        why=claim.why,
+        reproduced=value,
+        difference=difference(claim.published, value),
+        convention=choice.convention.text(claim.unit),
+        stated=choice.stated.text(claim.unit),
+        tried=len(choice.tried),
+        explained=choice.explained,
+        rows=choice.rows,
+        arithmetic="" if claim.seen else found,
+        nearest=nearest,
+    )
+
+
+def _judged(claim: Claim, choice: Choice, rows: Sequence[Claim], read: Reader) -> str:
+    value = read(claim, choice.convention)
+    if explains(claim, choice.convention, value):
+        at = claim.published.decimals
+        if choice.convention != choice.stated and round(read(claim, choice.stated), at) != round(value, at):
+            return "convention"
+        return "exact" if is_exact(claim.published, value) else "close"
+    if claim.unit in RATIOS:
+        return "direction" if same_side(claim.published, value, claim.unit) else "contradicted"
+    if not within_factor(claim.published, value):
+        return "contradicted"
+    return "direction" if _in_order(claim, value, choice.convention, rows, read) else "contradicted"
+
+
+def _in_order(claim: Claim, value: float, convention: Convention, rows: Sequence[Claim], read: Reader) -> bool:
+    """Whether a size stands among the other sizes of its table as printed; those that are off by a factor are not asked."""
+    own = claim.again or claim.name
+    for other in rows:
+        if other.name == own or other.again or other.unit != claim.unit:
+            continue
+        found = read(other, convention)
+        printed = sign(claim.published.middle - other.published.middle)
+        if within_factor(other.published, found) and sign(value - found) != printed:
+            return False
+    return True
+
+
+def _absent(paper: Paper, claim: Claim, failure: str) -> Verdict:
+    why = f"{claim.why} (not counted: {failure})" if failure else claim.why
+    return Verdict(claim, paper.name, verdict="unverifiable", why=why)
+
+
+def _grown(paper: Paper, claim: Claim, tools: Tools) -> Verdict:
+    """The exponent of N in the kept closed form. Where none is kept that holds, the verdict on record stands; see the slope."""
+    if claim.value is None:
+        return _absent(paper, claim, "")
+    try:
+        found = tools.grow(claim.table, paper.cases[claim.value.text])
+    except AttnprofError as error:
+        return _absent(paper, claim, str(error).split("\n")[0])
+    if found.exponent is None:
+        why = f"{claim.why} (no closed form is kept that holds: the verdict on record stands)"
+        return Verdict(claim, paper.name, claim.verdict, why, found.slope, kept=True, convention=found.text())
+    value = found.exponent
+    verdict = "exact" if difference(claim.published, value) == 0 else "contradicted"
+    return Verdict(
+        claim,
+        paper.name,
+        verdict=verdict if claim.seen else "unverifiable",
+        why=claim.why,
+        reproduced=value,
+        difference=difference(claim.published, value),
+        convention=found.text(),
+        tried=1,
+        arithmetic="" if claim.seen else verdict,
+    )
+
+
+def _timed(paper: Paper, claim: Claim, tools: Tools) -> Verdict:
+    """A ratio of latencies where it is measured; else the verdict on record, marked so.
+
+    What is on record as unverifiable (hardware that is not here) stays so: what was measured is shown beside it.
+    """
+    if claim.value is None:
+        return _absent(paper, claim, "")
+    cases = {name: replace(paper.cases[name], mode=claim.table.mode) for name in claim.value.names}
+    seconds = tools.time(list(cases.values())) if tools.time is not None else {}
+    if any(case.key not in seconds for case in cases.values()):
+        return Verdict(claim, paper.name, verdict=claim.verdict, why=f"{claim.why} ({_KEPT})", kept=True)
+    value = _evaluate(claim.value, claim.unit, {name: seconds[case.key] for name, case in cases.items()})
+    found = "contradicted"
+    if within_factor(claim.published, value) and same_side(claim.published, value, claim.unit):
+        found = "close"
+    elif same_side(claim.published, value, claim.unit):
+        found = "direction"
+    shown = not claim.seen or claim.verdict == "unverifiable"
+    return Verdict(
+        claim,
+        paper.name,
+        verdict="unverifiable" if shown else found,
+        why=claim.why,
+        reproduced=value,
+        difference=difference(claim.published, value),
+        convention="measured",
+        arithmetic=found if shown else "",
+    )
+
+
+def tally(verdicts: Iterable[Verdict]) -> dict[str, int]:
+    """{"claims", "seen", "remembered", "again", then every verdict}: rows, numbers seen in a source, numbers only remembered,
+    rows that are a number once more; of the numbers seen, how many have each verdict.
+    """
+    from attnprof.claims import VERDICTS
+
+    rows = list(verdicts)
+    seen = [each for each in rows if each.claim.seen and not each.claim.again]
+    counts = {name: sum(each.verdict == name for each in seen) for name in VERDICTS}
+    remembered = sum(not each.claim.seen and not each.claim.again for each in rows)
+    again = sum(bool(each.claim.again) for each in rows)
+    return {"claims": len(rows), "seen": len(seen), "remembered": remembered, "again": again, **counts}

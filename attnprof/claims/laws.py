@@ -1,0 +1,56 @@
+"""Growth in N = H * W: the exponent in a kept closed form, and a slope fitted over squares of 65 to 257.
+
+The exponent is that of the highest power of N in the form's order, whatever stands before it; the slope is the least-squares
+line through log(count) over log(N), at the channels of the case, where lower terms still weigh.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from attnprof.profiling.forms import kept
+from attnprof.records import Case, Counts
+
+SIDES = (65, 97, 129, 193, 257)
+_POWER = re.compile(r"\bN(?:\*\*([0-9.]+))?")
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How a count grows: the order and exponent of the kept form (None: none is kept), and the fitted slope."""
+
+    order: str
+    exponent: float | None
+    slope: float
+
+    def text(self) -> str:
+        """'closed form O(C*N**2), slope 1.93 over 65x65 to 257x257'."""
+        fitted = f"slope {self.slope:.2f} over {SIDES[0]}x{SIDES[0]} to {SIDES[-1]}x{SIDES[-1]}"
+        return f"closed form {self.order}, {fitted}" if self.order else fitted
+
+
+def grow(case: Case, field: str, count: Callable[[Case], Counts]) -> Growth:
+    """The growth of one field of Counts. `count` counts a case."""
+    forms = kept.forms_for(case)
+    form = None if forms is None else forms.forms.get(field)
+    order = "" if form is None else form.order
+    sizes = [replace(case, shape=replace(case.shape, height=side, width=side)) for side in SIDES]
+    points = [(float(side) ** 2, float(getattr(count(size), field))) for side, size in zip(SIDES, sizes, strict=True)]
+    return Growth(order, exponent(order) if order else None, slope(points))
+
+
+def exponent(order: str) -> float:
+    """The highest power of N in 'O(C**2*N + C*N**1.5)': 1.5; 0 where N does not stand there."""
+    return max((float(match[1] or 1) for match in _POWER.finditer(order)), default=0.0)
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """Least-squares slope of log y over log x; 0 for what is 0 throughout."""
+    if all(y == 0 for _, y in points):
+        return 0.0
+    logs = [(math.log(x), math.log(y)) for x, y in points]
+    middle_x, middle_y = (sum(each[axis] for each in logs) / len(logs) for axis in (0, 1))
+    return sum((x - middle_x) * (y - middle_y) for x, y in logs) / sum((x - middle_x) ** 2 for x, _ in logs)
