@@ -3,7 +3,7 @@
 Every mechanism of the catalogue with its default arguments, both modes, from its natural shape. A file whose sources changed is
 first tried as it stands: every form and every program of it on 200 seeded draws inside its domain, the general forms with
 other arguments too. Where all of them agree with the traces of today it gets the hashes of today; where one does not, or with
-`--anew`, the forms are looked for again.
+`--anew`, the forms are looked for again. `--again` tries the files of today once more too: after a change of forms/.
 
 Prints a line per mechanism and mode: how many metrics have a form, what is missing and why, programs, draws, traces, seconds.
 """
@@ -70,16 +70,17 @@ def contradiction(name: str) -> str:
     return ""
 
 
-def make(name: str, anew: bool = False) -> tuple[str, list[str]]:
+def make(name: str, anew: bool = False, again: bool = False) -> tuple[str, list[str]]:
     """Write the file of a name: confirmed as it stands, or found again; returns the name and a summary line per mode."""
     import torch
 
     torch.set_num_threads(1)
     path = kept.ROOT / f"{name}.json"
-    if path.exists() and not anew:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data["made"] == kept.made_from(name):
+    held = kept.read(name)
+    if held is not None and not anew:
+        if not held.stale and not again:
             return name, [f"{name:38} is of today"]
+        data = json.loads(path.read_text(encoding="utf-8"))
         try:
             wrong = contradiction(name)
         except Exception as error:  # noqa: BLE001  a module that refuses a shape now, a trace that fails
@@ -118,8 +119,8 @@ def _summary(name: str, mode: str, found: find.Found, path: Path) -> str:
     )
 
 
-def _made(names: Sequence[str], jobs: int, anew: bool) -> Iterator[tuple[str, list[str]]]:
-    work = partial(make, anew=anew)
+def _made(names: Sequence[str], jobs: int, anew: bool, again: bool) -> Iterator[tuple[str, list[str]]]:
+    work = partial(make, anew=anew, again=again)
     if jobs == 1:
         yield from map(work, names)
         return
@@ -133,9 +134,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", help="catalogue names; all without")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--anew", action="store_true", help="look for every form again")
+    parser.add_argument("--again", action="store_true", help="try the files of today once more too")
     given = parser.parse_args(arguments)
     every = [f"{family}/{member}" for family, members in mechanisms.names().items() for member in members]
-    for _, lines in _made([mechanisms.resolve(name) for name in given.names] or every, given.jobs, given.anew):
+    for _, lines in _made([mechanisms.resolve(name) for name in given.names] or every, given.jobs, given.anew, given.again):
         print(*lines, sep="\n", flush=True)
 
 

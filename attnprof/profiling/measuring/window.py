@@ -118,8 +118,8 @@ def move(member: Member) -> None:
     """Give a member's parameters, buffers, inputs and incoming gradients other memory, on the CPU.
 
     Where its tensors happen to lie can make one of two equal members the faster for as long as they lie there, which no
-    interval over the rounds of a process covers. Moved before every sample, placement varies within those rounds. How much it matters
-    depends on the machine: reports/interval_honesty.md has the experiment, which saw no such bias on the machine it ran on.
+    interval over the rounds of a process covers. Moved before every sample, placement varies within those rounds. How much it
+    matters depends on the machine: the experiment in reports/interval_honesty.md saw no such bias on the one it ran on.
     Tensors that share storage go on sharing it. A GPU's kernels are left what they have: cuDNN's flat weights, captured graphs.
     """
     if member.case.device != "cpu":
