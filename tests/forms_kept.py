@@ -1,7 +1,7 @@
 """Make the kept closed forms, attnprof/profiling/forms/kept/: `python -m tests.forms_kept [NAMES...] [--jobs N] [--anew]`.
 
 Every mechanism of the catalogue with its default arguments, both modes, from its natural shape. A file whose sources changed is
-first tried as it stands: every form and every program of it on 200 seeded draws inside its domain, the general forms with
+first tried as it stands: every form and program on 200 seeded draws and at the edges of its domain, the general forms with
 other arguments too. Where all of them agree with the traces of today it gets the hashes of today; where one does not, or with
 `--anew`, the forms are looked for again. `--again` tries the files of today once more too: after a change of forms/.
 
@@ -26,7 +26,7 @@ from attnprof.profiling.forms.expression import compile_text
 from attnprof.profiling.forms.programs import NAMES
 from attnprof.profiling.forms.regions import Region
 from attnprof.profiling.forms.samples import Point, Sampler
-from attnprof.profiling.forms.verify import DRAWS, draws
+from attnprof.profiling.forms.verify import DRAWS, draws, edges
 from attnprof.records import MODES, Case, Counts, Shape
 
 _PROGRAMS = 3  # beside the natural shape's
@@ -55,12 +55,14 @@ def contradiction(name: str) -> str:
             return counts[point]
 
         for index, program in enumerate(map(kept.Program, data["programs"])):
-            for point in draws(program.data["domain"], start, natural, DRAWS if not index else DRAWS // 3):
+            domain = program.data["domain"]
+            for point in [*draws(domain, start, natural, DRAWS if not index else DRAWS // 3), *edges(domain, natural)]:
                 if kept.rebuild(program, dict(zip(NAMES, point, strict=True))) != traced(point):
                     return f"{mode}: program {index} at {point}"
         for metric, form in data["forms"].items():
             texts = [compile_text(form[key]) for key in ("expr", "domain")]
-            for point in draws(f"({form['domain']}) and B == 1", start, natural):
+            domain = f"({form['domain']}) and B == 1"
+            for point in [*draws(domain, start, natural), *edges(domain, natural)]:
                 if texts[0](dict(zip(NAMES, point, strict=True))) != getattr(traced(point), metric):
                     return f"{mode}: {metric} at {point}"
         forms = {metric: kept.form_from_json(metric, form) for metric, form in data["general"].items()}
