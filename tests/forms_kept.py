@@ -1,9 +1,9 @@
 """Make the kept closed forms, attnprof/profiling/forms/kept/: `python -m tests.forms_kept [NAMES...] [--jobs N] [--anew]`.
 
 Every mechanism of the catalogue with its default arguments, both modes, from its natural shape. A file whose sources changed is
-first tried as it stands: every form and every program of it on 200 seeded draws inside its domain, the general forms with
+first tried as it stands: every form and program on 200 seeded draws and at the edges of its domain, the general forms with
 other arguments too. Where all of them agree with the traces of today it gets the hashes of today; where one does not, or with
-`--anew`, the forms are looked for again.
+`--anew`, the forms are looked for again. `--again` tries the files of today once more too: after a change of forms/.
 
 Prints a line per mechanism and mode: how many metrics have a form, what is missing and why, programs, draws, traces, seconds.
 """
@@ -26,7 +26,7 @@ from attnprof.profiling.forms.expression import compile_text
 from attnprof.profiling.forms.programs import NAMES
 from attnprof.profiling.forms.regions import Region
 from attnprof.profiling.forms.samples import Point, Sampler
-from attnprof.profiling.forms.verify import DRAWS, draws
+from attnprof.profiling.forms.verify import DRAWS, draws, edges
 from attnprof.records import MODES, Case, Counts, Shape
 
 _PROGRAMS = 3  # beside the natural shape's
@@ -55,12 +55,14 @@ def contradiction(name: str) -> str:
             return counts[point]
 
         for index, program in enumerate(map(kept.Program, data["programs"])):
-            for point in draws(program.data["domain"], start, natural, DRAWS if not index else DRAWS // 3):
+            domain = program.data["domain"]
+            for point in [*draws(domain, start, natural, DRAWS if not index else DRAWS // 3), *edges(domain, natural)]:
                 if kept.rebuild(program, dict(zip(NAMES, point, strict=True))) != traced(point):
                     return f"{mode}: program {index} at {point}"
         for metric, form in data["forms"].items():
             texts = [compile_text(form[key]) for key in ("expr", "domain")]
-            for point in draws(f"({form['domain']}) and B == 1", start, natural):
+            domain = f"({form['domain']}) and B == 1"
+            for point in [*draws(domain, start, natural), *edges(domain, natural)]:
                 if texts[0](dict(zip(NAMES, point, strict=True))) != getattr(traced(point), metric):
                     return f"{mode}: {metric} at {point}"
         forms = {metric: kept.form_from_json(metric, form) for metric, form in data["general"].items()}
@@ -70,16 +72,17 @@ def contradiction(name: str) -> str:
     return ""
 
 
-def make(name: str, anew: bool = False) -> tuple[str, list[str]]:
+def make(name: str, anew: bool = False, again: bool = False) -> tuple[str, list[str]]:
     """Write the file of a name: confirmed as it stands, or found again; returns the name and a summary line per mode."""
     import torch
 
     torch.set_num_threads(1)
     path = kept.ROOT / f"{name}.json"
-    if path.exists() and not anew:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data["made"] == kept.made_from(name):
+    held = kept.read(name)
+    if held is not None and not anew:
+        if not held.stale and not again:
             return name, [f"{name:38} is of today"]
+        data = json.loads(path.read_text(encoding="utf-8"))
         try:
             wrong = contradiction(name)
         except Exception as error:  # noqa: BLE001  a module that refuses a shape now, a trace that fails
@@ -118,8 +121,8 @@ def _summary(name: str, mode: str, found: find.Found, path: Path) -> str:
     )
 
 
-def _made(names: Sequence[str], jobs: int, anew: bool) -> Iterator[tuple[str, list[str]]]:
-    work = partial(make, anew=anew)
+def _made(names: Sequence[str], jobs: int, anew: bool, again: bool) -> Iterator[tuple[str, list[str]]]:
+    work = partial(make, anew=anew, again=again)
     if jobs == 1:
         yield from map(work, names)
         return
@@ -133,9 +136,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", help="catalogue names; all without")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--anew", action="store_true", help="look for every form again")
+    parser.add_argument("--again", action="store_true", help="try the files of today once more too")
     given = parser.parse_args(arguments)
     every = [f"{family}/{member}" for family, members in mechanisms.names().items() for member in members]
-    for _, lines in _made([mechanisms.resolve(name) for name in given.names] or every, given.jobs, given.anew):
+    for _, lines in _made([mechanisms.resolve(name) for name in given.names] or every, given.jobs, given.anew, given.again):
         print(*lines, sep="\n", flush=True)
 
 

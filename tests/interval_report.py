@@ -141,9 +141,9 @@ def _time(row: Row) -> float:
 
 
 PLACEMENT = """\
-Why the product moves tensors before every sample: a process per row, two equal members in each, their tensors left where they
-are (still), moved, or one member under two labels (shared), which no placement can tell apart. Were a process without a bias
-of its own, the medians of the first and the second half of its rounds would not correlate."""
+Does it matter where tensors lie? The product moves them before every sample. A process per row, two equal members in each,
+their tensors left where they are (still), moved, or one member under two labels (shared), which no placement can tell apart.
+A bias that lasts for a process shows as a larger spread of the medians than in `shared`, and as halves that correlate."""
 
 
 def _placement(rows: Sequence[Row]) -> str:

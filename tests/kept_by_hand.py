@@ -76,7 +76,13 @@ def write(
     modes = {
         mode: {**(forms or nothing), "programs": [constant_program(Case(name, name, {}, shape, mode=mode))]} for mode in MODES
     }
-    data: dict[str, Any] = {"schema": 1, "mechanism": name, "args": {}, "made": {**kept.made_from(name), **(made or {})}, "modes": modes}
+    data: dict[str, Any] = {
+        "schema": 1,
+        "mechanism": name,
+        "args": {},
+        "made": {**kept.made_from(name), **(made or {})},
+        "modes": modes,
+    }
     data["content"] = kept.content_hash(data)
     path = root / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

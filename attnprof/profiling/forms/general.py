@@ -78,7 +78,7 @@ def generalised(
     given = integer_arguments(mechanism, case)
     if not given:
         return {}, {}
-    looked_at = [_looked_at(case, mechanism, natural, name, value) for name, value in given.items()]
+    looked_at = [_looked_at(case, mechanism, natural, region, name, value) for name, value in given.items()]
     known = [argument for argument in looked_at if argument is not None]
     free = [argument for argument in known if argument.degree or argument.floor]
     while free and all(metric in plain for metric in METRICS):
@@ -121,7 +121,7 @@ def _near(value: int) -> list[int]:
     return list(dict.fromkeys([value, *_VALUES, max(2 * value, 1), max(value // 2, 1)]))
 
 
-def _looked_at(case: Case, mechanism: Mechanism, natural: Point, name: str, value: int) -> Argument | None:
+def _looked_at(case: Case, mechanism: Mechanism, natural: Point, region: Region, name: str, value: int) -> Argument | None:
     """An argument varied alone; None where the totals do not change with it."""
     sampler = Sampler(case, mechanism, (name,))
     tried = _near(value)
@@ -142,7 +142,7 @@ def _looked_at(case: Case, mechanism: Mechanism, natural: Point, name: str, valu
     for least in (0, *sorted({int(each) for each in natural[C] // numbers})):
         floor = shapes.at_least(divided, least) if least else divided
         if any(_fits(floor.evaluate(env), rows, degree) for degree in _DEGREES):
-            return Argument(name, value, values, 0, _with_least(case, mechanism, natural, name, value, floor), refused)
+            return Argument(name, value, values, 0, _with_least(case, mechanism, natural, region, name, floor), refused)
     return Argument(name, value, values)
 
 
@@ -152,12 +152,12 @@ def _fits(values: Array, rows: Array, degree: int) -> bool:
     return found is not None and None not in found
 
 
-def _with_least(case: Case, mechanism: Mechanism, natural: Point, name: str, value: int, floor: Atom) -> Atom:
+def _with_least(case: Case, mechanism: Mechanism, natural: Point, region: Region, name: str, floor: Atom) -> Atom:
     """The floor with the bound that it has where C is smaller than the argument: max(C//reduction, 1)."""
     if floor.text.startswith("max("):
         return floor
-    sampler = Sampler(case, mechanism, (name,))
-    below = (*natural[:C], 2, *natural[C + 1 :], 4)
+    sampler, least = Sampler(case, mechanism, (name,)), max(region.lattice[C], 2)
+    below = (*natural[:C], least, *natural[C + 1 :], 2 * least)
     taken = sampler.at(below)
     return shapes.at_least(floor, 1) if taken.key else floor
 
@@ -264,13 +264,20 @@ def _shared(names: Sequence[str], degree: int) -> list[Monomial]:
     ]
 
 
-def _stream(wide: Region, lattice: Region, free: Sequence[Argument], seed: str, refused: bool = False) -> Iterator[Point]:
-    """Points with arguments, without end; C on its lattice every other time. `refused`: with values that some shapes refuse."""
+def _stream(wide: Region, lattice: Region, free: Sequence[Argument], seed: str, every: bool = False) -> Iterator[Point]:
+    """Points with arguments, without end; C on its lattice every other time.
+
+    `every`: with all values of the arguments, those that some shapes refuse too, and every third C small against them.
+    """
     rng = random.Random(seed)
-    choices = [(*argument.values[: _DRAWN + 1], *(argument.refused if refused else ())) for argument in free]
+    choices = [(*argument.values, *argument.refused) if every else argument.values[: _DRAWN + 1] for argument in free]
+    steps = [1, 2, 8, 16, *(value for values in choices for value in values if value > 0)]
     while True:
         region = wide if rng.random() < 0.5 else lattice
-        yield (*region.draw(rng), *map(rng.choice, choices))
+        point = [*region.draw(rng), *map(rng.choice, choices)]
+        if every and region.varies(C) and rng.random() < 1 / 3:
+            point[C] = rng.randint(1, 3) * rng.choice(steps)
+        yield tuple(point)
 
 
 def _tried(
@@ -286,7 +293,7 @@ def _tried(
         fitted = narrower
         inside = compile_text(fitted.condition)
         points: dict[Point, None] = {seed: None}
-        for _, point in zip(range(_PATIENCE * DRAWS), _stream(wide, lattice, free, "verify", refused=True), strict=False):
+        for _, point in zip(range(_PATIENCE * DRAWS), _stream(wide, lattice, free, "verify", every=True), strict=False):
             if len(points) >= DRAWS:
                 break
             values = dict(zip(sampler.names, point, strict=True))

@@ -11,11 +11,12 @@ from functools import lru_cache
 from attnprof.profiling.forms import programs, regions
 from attnprof.profiling.forms.expression import compile_text
 from attnprof.profiling.forms.programs import NAMES, Fitted, Rows
-from attnprof.profiling.forms.regions import B, Region
+from attnprof.profiling.forms.regions import B, C, H, Region, T, W
 from attnprof.profiling.forms.samples import Point, Sampler
 
 DRAWS = 200  # at the seed's batch, and a fifth more at other batches where the domain has them
 _ROUNDS = 5
+_EDGE = 24  # the largest size that `edges` looks at
 _PATIENCE = 400  # points looked at per draw wanted: a narrow domain is found by fewer
 
 
@@ -30,9 +31,11 @@ def verified(
         points = draws(fitted.condition, start, seed, count)
         if len(points) < count:
             return f"the domain has too few points to try: {fitted.condition}"
+        drawn = len(points)
+        points = list(dict.fromkeys([*points, *edges(fitted.condition, seed)]))
         good = programs.agreement(sampler, fitted, rows, points)
         if good.all():
-            return dataclasses.replace(fitted, drawn=programs.ranges(points)), len(points)
+            return dataclasses.replace(fitted, drawn=programs.ranges(points)), drawn
         narrower = programs.bounded(sampler, fitted, seed, rows, [*known, *points])
         if isinstance(narrower, str):
             return narrower
@@ -51,6 +54,28 @@ def draws(condition: str, start: Region, seed: Point, count: int = DRAWS) -> lis
                 found[point] = None
             if len(found) >= before + wanted:
                 break
+    return list(found)
+
+
+def edges(condition: str, seed: Point) -> list[Point]:
+    """The smallest maps inside a domain, at the seed's and the least channels: none narrower or lower is inside.
+
+    There things change that random draws seldom meet: a map of one element is contiguous, a bin holds one pixel.
+    """
+    domain = compile_text(condition)
+
+    def inside(channels: int, height: int, width: int) -> bool:
+        point = (seed[B], channels, height, width, seed[T])
+        return bool(domain(dict(zip(NAMES, point, strict=True))))
+
+    least = next((c for c in range(1, seed[C]) if inside(c, seed[H], seed[W])), seed[C])
+    sizes, found = range(1, _EDGE + 1), dict[Point, None]()
+    for channels in (least, seed[C]):
+        lowest = {w: next((h for h in sizes if inside(channels, h, w)), 0) for w in sizes}
+        narrowest = {h: next((w for w in sizes if inside(channels, h, w)), 0) for h in sizes}
+        for height, width in [*((h, w) for w, h in lowest.items()), *narrowest.items()]:
+            if height and width:
+                found[(seed[B], channels, height, width, seed[T])] = None
     return list(found)
 
 

@@ -117,9 +117,9 @@ def run_pass(member: Member) -> None:
 def move(member: Member) -> None:
     """Give a member's parameters, buffers, inputs and incoming gradients other memory, on the CPU.
 
-    Where its tensors happen to lie makes a member up to some percent faster or slower for as long as they lie there: of two
-    equal members, one stays the faster throughout a process, and an interval over its rounds excludes 1 too often
-    (reports/interval_honesty.md). Moved before every sample, placement varies within the rounds that the interval is made of.
+    Where its tensors happen to lie can make one of two equal members the faster for as long as they lie there, which no
+    interval over the rounds of a process covers. Moved before every sample, placement varies within those rounds. How much it
+    matters depends on the machine: the experiment in reports/interval_honesty.md saw no such bias on the one it ran on.
     Tensors that share storage go on sharing it. A GPU's kernels are left what they have: cuDNN's flat weights, captured graphs.
     """
     if member.case.device != "cpu":
