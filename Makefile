@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test bench memory crosscheck honesty forms catalogue schema clean
+.PHONY: help setup run test bench memory crosscheck honesty forms claims catalogue schema clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ honesty: setup ## reports/interval_honesty.md: do the intervals hold what they s
 
 forms: setup ## attnprof/profiling/forms/kept: closed forms of the catalogue, found and verified anew
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.forms_kept
+
+claims: setup ## reports/claims.md, .csv: every published number, counted again
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.claims_page
 
 catalogue: setup ## What the mechanisms' files make: reports/catalogue.md, specs of families, tables of README
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.doc_tables

@@ -1,6 +1,6 @@
-"""reports/claims.md and .csv: the audit of every shipped claim; specs/claims/schema.json. `make claims` runs this.
+"""reports/claims.md and .csv: the audit of every shipped claim; schema.json and index.json of specs/claims.
 
-Exits 1 where a verdict is not the one on record.
+`make claims` runs this. Exits 1 where a verdict is not the one on record.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from attnprof.report import claims as report
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "specs" / "claims" / "schema.json"
+INDEX = ROOT / "specs" / "claims" / "index.json"
 
 
 def schema_text() -> str:
@@ -23,9 +24,16 @@ def schema_text() -> str:
     return json.dumps(claims.json_schema(), indent=2) + "\n"
 
 
+def index_text() -> str:
+    """The content of specs/claims/index.json, a row per line."""
+    rows = [json.dumps(row, ensure_ascii=False) for row in claims.index_of(verify.read(()))]
+    return "[\n" + ",\n".join(rows) + "\n]\n"
+
+
 def main() -> int:
     """Writes the files; 0 where every verdict is the one on record."""
     SCHEMA.write_text(schema_text(), encoding="utf-8")
+    INDEX.write_text(index_text(), encoding="utf-8")
     papers = verify.read(())
     verdicts = verify.verified(papers, None, "none", budget=1.0, quiet=True)
     rows, counts = [claims.to_json(each) for each in verdicts], judge.tally(verdicts)

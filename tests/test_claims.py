@@ -19,6 +19,7 @@ from attnprof.claims.parse import parse, parse_files
 from attnprof.errors import SpecError, UntraceableError, UsageError
 from attnprof.records import Case, Counts, OpCost, Shape
 from attnprof.spec import yaml_loader
+from tests import claims_page
 
 GOOD = """\
 paper: Test
@@ -468,6 +469,10 @@ def test_the_schema_for_editors_is_that_of_the_code() -> None:
     from tests.claims_page import SCHEMA, schema_text
 
     assert SCHEMA.read_text(encoding="utf-8") == schema_text(), "make claims"
+
+
+def test_the_index_is_what_the_files_say() -> None:
+    assert claims_page.INDEX.read_text(encoding="utf-8") == claims_page.index_text(), "`make claims` writes it"
 
 
 def test_claims_are_found_by_what_they_are_about() -> None:

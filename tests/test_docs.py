@@ -131,10 +131,34 @@ def test_pip_lines_name_what_the_project_needs() -> None:
 
 
 def test_the_spec_in_readme_is_valid_and_means_what_it_says() -> None:
-    (text,) = blocks(README, "yaml")
+    _, text = blocks(README, "yaml")
     spec = parse_text(text, "README.md")
     assert [entry.label for entry in spec.entries] == ["nonlocal", "ccnet", "mine"]
     assert dict(spec.entries[1].args) == {"recurrence": (1, 2, 3)}
+
+
+NET = """
+from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__()
+        self.layer3, self.layer4 = nn.Conv2d(3, 16, 3, 8), nn.Conv2d(16, 32, 3, 2)
+"""
+
+
+def test_a_network_of_the_readers_own_takes_mechanisms_by_readmes_ten_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text, _ = blocks(README, "yaml")
+    assert len(text.splitlines()) == 10
+    Path("my.yaml").write_text(text, encoding="utf-8")
+    Path("net.py").write_text(NET, encoding="utf-8")
+    status, out = run_here(["run", "my.yaml", "--allow-import", "net.py:Net", "-q"])
+    assert status == 0
+    assert all(label in out for label in ("se[at=layer3]", "ccnet[recurrence=2,at=layer4]"))
 
 
 def test_the_module_of_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,13 +13,16 @@ laws.py              growth in N: of kept closed forms, and by fitted slopes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from attnprof.claims.expression import Value
 from attnprof.claims.reading import Printed, Tolerance
-from attnprof.records import Case
+from attnprof.records import ALONE, Case
 
 VERDICTS = ("exact", "close", "convention", "direction", "contradicted", "unverifiable")
 GRADES = {
@@ -167,28 +170,31 @@ def about(mechanism: str, other: str | None = None) -> tuple[Published, ...]:
     were only remembered are left out, as are rows that stand there once more under another configuration.
     """
     wanted = {mechanism, *([other] if other else [])}
-    files = [file for file in shipped().values() if all(_may_name(file, name) for name in wanted)]
-    if not files:
-        return ()
-    from attnprof.claims.parse import parse_files
-
-    direct, beside = [], []
-    for paper in parse_files(files):
-        rows = [claim for claim in paper.claims if claim.seen and not claim.again and claim.value is not None]
-        named = {claim.name: {paper.cases[name].mechanism for name in claim.value.names} for claim in rows if claim.value}
-        for claim in rows:
-            together: set[str] = set().union(*(named[each.name] for each in rows if each.table == claim.table))
-            if wanted <= named[claim.name]:
-                direct.append(_published(paper, claim))
-            elif other and wanted <= together and wanted & named[claim.name]:
-                beside.append(_published(paper, claim))
-    return (*direct, *beside)
+    together: dict[str, set[str]] = {}
+    for row in _index():
+        together.setdefault(row["table"], set()).update(row["mechanisms"])
+    direct = [row for row in _index() if wanted <= {*row["mechanisms"]}]
+    beside = [row for row in _index() if other and wanted <= together[row["table"]] and wanted & {*row["mechanisms"]}]
+    fields = ("paper", "claim", "quote", "number", "verdict", "why")
+    return tuple(Published(*(row[name] for name in fields)) for row in [*direct, *(row for row in beside if row not in direct)])
 
 
-def _may_name(file: Path, mechanism: str) -> bool:
-    """Whether a claims file may be about a mechanism: a look at its text, since reading it properly takes a while."""
-    text = file.read_text(encoding="utf-8")
-    return any(f"mechanism: {name}" in text for name in (mechanism, mechanism.rpartition("/")[2]))
+@cache
+def _index() -> list[dict[str, Any]]:
+    """specs/claims/index.json: reading the files themselves takes longer than all else that `compare` does without torch."""
+    rows: list[dict[str, Any]] = json.loads((folder() / "index.json").read_text(encoding="utf-8"))
+    return rows
+
+
+def index_of(papers: Iterable[Paper]) -> list[dict[str, Any]]:
+    """What index.json holds: the rows that `about` answers from, with the mechanisms whose counts each one's value takes."""
+    return [
+        {**asdict(_published(paper, claim)), "table": f"{paper.name} {claim.table.name}", "mechanisms": sorted(named)}
+        for paper in papers
+        for claim in paper.claims
+        if claim.seen and not claim.again and claim.value is not None
+        if (named := {paper.cases[name].mechanism for name in claim.value.names} - {ALONE})
+    ]
 
 
 def _published(paper: Paper, claim: Claim) -> Published:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +17,10 @@ from attnprof.mechanisms import survey
 from attnprof.records import MODES, SCHEMA_VERSION, Case, Shape, to_json
 
 if TYPE_CHECKING:
+    from attnprof.claims import Published
     from attnprof.profiling.forms import Forms
+
+_CLAIMS = 5  # printed
 
 
 @click.command("list")
@@ -80,18 +85,32 @@ def show_command(name: str, channels: int | None, hw: str | None, frames: int | 
     numbers = _numbers(entry, args, channels, hw, frames) if channels or hw or args else {}
     found = _forms(entry.qualified, args)
     shape = _shape(entry, channels, hw, frames) if channels or hw else None
+    from attnprof import claims
     from attnprof.report import catalogue, formula
 
+    published = claims.about(entry.qualified)
     if as_json:
         arguments = [{"name": a.name, "default": a.default, "type": a.annotation} for a in entry.arguments]
         head = {"schema": SCHEMA_VERSION, "name": entry.name, "family": entry.family, "title": entry.title}
         texts = {"params_formula" if key == "Params" else key.lower(): text for key, text in entry.headings.items()}
         forms = {each.mode: formula.data(each, shape) for each in found}
-        echo_json({**head, **texts, "arguments": arguments, "forms": forms, **numbers})
+        rows = {"claims": [asdict(row) for row in published]}
+        echo_json({**head, **texts, "arguments": arguments, "forms": forms, **numbers, **rows})
         return
     costs = formula.short_texts(found, shape) | {key: _text(key, value) for key, value in numbers.items()}
     pairs = [(argument.name, argument.default) for argument in entry.arguments]
     click.echo(catalogue.show_text(entry.qualified, entry.title, entry.headings, pairs, costs), nl=False)
+    if published:
+        click.echo(_published(published))
+
+
+def _published(rows: Sequence[Published]) -> str:
+    """How many published numbers there are about a mechanism, by verdict, and the first of them."""
+    verdicts = Counter(row.verdict for row in rows)
+    said = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+    ids = ",".join(dict.fromkeys(row.claim.partition(".")[0] + ".*" for row in rows))
+    lines = [f"\nPublished numbers with it: {len(rows)} ({said})", *(f"  {row.text()}" for row in rows[:_CLAIMS])]
+    return "\n".join([*lines, f"  reasons: `attnprof verify --only '{ids}'`"])
 
 
 def _forms(qualified: str, args: dict[str, Any]) -> list[Forms]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +18,9 @@ from attnprof.records import HOW, Case, Record
 
 if TYPE_CHECKING:
     from attnprof.spec import Network
+
+
+_CLAIMS = 5  # printed per pair
 
 
 @click.command("compare")
@@ -88,9 +93,8 @@ def compare_command(names: tuple[str, ...], **options: Any) -> int:
         echo_json(compare.data(compared) | {"claims": claims})
     else:
         click.echo(compare.render(compared, options["sort"]), nl=False)
-        for claim in claims:
-            text = f"published on {claim['mechanism']} against {claim['other']}: {claim['text']}"
-            click.echo("\n" + textwrap.fill(text, 80, subsequent_indent="  "))
+        for line in _claim_lines(claims):
+            click.echo(line)
     return 5 if any(record.status != "ok" for record in records) else 0
 
 
@@ -191,17 +195,28 @@ def _refuse_other_frames(cases: Sequence[Case]) -> None:
 
 
 def _claims(cases: Sequence[Case]) -> list[dict[str, str]]:
-    """What the sources claim about each pair; printed beside the numbers, not checked here."""
-    from attnprof import mechanisms
+    """What papers print about each pair, with the verdicts on record; `verify` counts the numbers again."""
+    from attnprof import claims
 
     known = list(dict.fromkeys(case.mechanism for case in cases if ":" not in case.mechanism and not case.alone))
     return [
-        {"mechanism": name.split("/")[1], "other": other.split("/")[1], "text": text}
-        for name in known
-        for other in known
-        if name != other
-        for text in mechanisms.claims_about(name, other)
+        {"mechanism": name.split("/")[1], "other": other.split("/")[1], "text": each.text()} | asdict(each)
+        for name, other in itertools.combinations(known, 2)
+        for each in claims.about(name, other)
     ]
+
+
+def _claim_lines(claims: Sequence[dict[str, str]]) -> list[str]:
+    """A few claims per pair, and how to see the rest."""
+    lines = []
+    for (name, other), group in itertools.groupby(claims, key=lambda each: (each["mechanism"], each["other"])):
+        rows = list(group)
+        papers = ",".join(dict.fromkeys(each["claim"].partition(".")[0] + ".*" for each in rows))
+        lines += ["", f"published on {name} and {other}:"]
+        lines += [textwrap.fill(each["text"], 80, initial_indent="  ", subsequent_indent="    ") for each in rows[:_CLAIMS]]
+        more = f"  and {len(rows) - _CLAIMS} more: " if len(rows) > _CLAIMS else "  reasons: "
+        lines.append(f"{more}`attnprof verify --only '{papers}'`")
+    return lines
 
 
 def _in_process(cases: Sequence[Case]) -> bool:

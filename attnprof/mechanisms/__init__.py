@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).parent
 HEADINGS = ("Paper", "Idea", "Formula", "Shapes", "Params", "Cost", "Defaults", "Differs", "Survey")
-
-OPTIONAL_HEADINGS = ("Claims",)
 _FILES: dict[tuple[str, int, int], Any] = {}  # the user's files that were run: {(path, time of change, size): module}
 _WANTED = "a class of torch.nn.Module, or a function that builds one"
 LAYOUTS = ("BCHW", "BNC", "BTCHW", "BTC")
@@ -133,22 +131,11 @@ def _headings(docstring: str) -> dict[str, str]:
     current = ""
     for line in docstring.splitlines()[1:]:
         word = line.split(" ", 1)[0]
-        if word in HEADINGS or word in OPTIONAL_HEADINGS:
+        if word in HEADINGS:
             current = word
             found[current] = line[len(word) :].strip()
         elif current and line.startswith(" "):
             found[current] += "\n" + line.strip()
-    return found
-
-
-def claims_about(name: str, other: str) -> list[str]:
-    """What the source of `name` says against `other`: entries 'other, other: text;' of its file's Claims heading."""
-    entry, against = describe(name), resolve(other).split("/")[1]
-    found = []
-    for claim in entry.headings.get("Claims", "").replace("\n", " ").split(";"):
-        names, _, text = claim.partition(":")
-        if against in [word.strip() for word in names.split(",")] and text.strip():
-            found.append(text.strip())
     return found
 
 

@@ -10,9 +10,6 @@ Defaults  recurrence R = 2 (section 3.3); reduction r = 8 for queries and keys a
 Differs   matrix products on strided views replace the paper's kernels; all but x is computed again in the backward pass, and
           counts there; a position's own logit is computed twice, once masked; channels-last output; no second derivatives (the
           same function with them: spatial/ccnet_bmm). Biases and gamma as in the official code; at least one query channel.
-Claims    nonlocal, pam: 16.5 against 108 GFLOPs (2 per MAC) and 127 against 1411 MB of memory in training, for R = 2 at
-          1x512x97x97 (Table 5, whose non-local block has pam's form);
-          nonlocal, pam: "11x less GPU memory", FLOPs reduced by "about 85 %" (abstract)
 Survey    domain: spatial; g: dot product between query and key on the criss-cross path, softmax; f: weighted sum, residual;
           tasks: SSeg, ISeg; kind: soft; goal: I, IV; stage: 4 (no row in the survey)
 """
