@@ -43,9 +43,9 @@ code differs from the paper.
 - Peak: the most tensor storage alive above parameters, buffers and inputs, in inference and in training (forward and backward).
 - MACs grow, memory grows: the order of the MACs and of the peak in inference in N = H W, from the closed forms that
   `attnprof formula NAME` prints (verified against the trace), with the form itself where it is short. Rows of other arguments
-  than the defaults have no kept form: there the exponent of the peak is read off between {sides[0]}x{sides[0]} and
-  {sides[1]}x{sides[1]} at {channels} channels, `1` does not grow. Attention through `F.scaled_dot_product_attention` counts as
-  the fused kernel, which does not store its N x N map.
+  than the defaults have no kept form, nor have {without}: there the exponent of the peak is
+  read off between {sides[0]}x{sides[0]} and {sides[1]}x{sides[1]} at {channels} channels, `1` does not grow. Attention through
+  `F.scaled_dot_product_attention` counts as the fused kernel, which does not store its N x N map.
 """
 _COLUMNS = (
     *("mechanism", "paper", "parameters", "shape", "params", "MACs", "peak, inference", "peak, training"),
@@ -114,8 +114,10 @@ def page() -> str:
     for name, mechanism in mechanisms_in_order():
         for label, args in variants(Entry(name, mechanism.name, dict(mechanism.rows))):
             tables.setdefault(mechanism.family, []).append(page_row(name, mechanism, label, args))
-    count = sum(len(members) for members in mechanisms.names().values())
-    parts = [_HEAD.format(count=count, rows=sum(map(len, tables.values())), sides=SIDES, channels=GROWTH_CHANNELS)]
+    names = [name for name, _ in mechanisms_in_order()]
+    numbers = {"count": len(names), "rows": sum(map(len, tables.values())), "sides": SIDES, "channels": GROWTH_CHANNELS}
+    lacking = [name.split("/")[1] for name in names if name not in set(kept.names())]
+    parts = [_HEAD.format(**numbers, without=f"{', '.join(lacking)} (the search did not end in minutes)")]
     for family, rows in tables.items():
         lines = ["| " + " | ".join(_COLUMNS) + " |", "| " + " | ".join(["---"] * 4 + ["---:"] * 4 + ["---"] * 2) + " |"]
         lines += ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]

@@ -75,7 +75,8 @@ Made by `python -m tests.interval_honesty` from the csv beside it, which has a r
 Every comparison is the product's own: a child process, two members, warm-up, interleaved rounds, the ratio and the 95 %
 interval that `attnprof compare` prints for one process. A against A: `ccnet` at 1x64x33x33, float32, inference. Slowed: a
 criss-cross block at 1x64x17x17 applied 11 times against 10 times, a tenth more of the same work by count (the ratio of
-traced MACs stands below). Busy: two neighbours, bursts of 20 to 300 ms of arithmetic or of copying 64 MiB, on as many cores."""
+traced MACs stands below). Busy: two neighbours, bursts of 20 to 300 ms of arithmetic or of copying 64 MiB and pauses as long,
+on two cores: each works about half of the time. Sampling takes 2 s per member (`compare` takes 5 unless told)."""
 
 
 def _intro(rows: Sequence[Row]) -> str:

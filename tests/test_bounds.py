@@ -292,6 +292,13 @@ def test_notes_say_whose_rates_bind_and_what_does() -> None:
     assert "What binds: compute, in every case." in report.build([compute], metrics=("bound",)).notes
 
 
+def test_notes_name_the_rate_that_the_bound_is_made_of() -> None:
+    slow = replace(RATES, macs_per_s={"float32": 100.0, "bfloat16": 7.0})  # a CPU casts up where that is faster
+    notes = report.build([record(of=slow, asked=case(dtype="bfloat16"))], metrics=("bound",)).notes
+    (note,) = [each for each in notes if "Rates" in each]
+    assert "1.00e-07 GMAC/s float32" in note
+
+
 def test_tables_and_csv_show_bounds_in_the_units_of_time() -> None:
     found = report.build([record(timing=timing(14.0))], metrics=("latency", "bound", "bound_ratio"), baseline="a")
     (row,) = found.tables[0].rows

@@ -13,10 +13,13 @@ from attnprof import mechanisms
 from attnprof.profiling.counting.trace import trace_case
 from attnprof.profiling.forms import kept
 from attnprof.profiling.forms.expression import compile_text
+from attnprof.profiling.forms.general import contradiction
+from attnprof.profiling.forms.regions import Region
 from attnprof.records import MODES, Case, Counts, Shape
 
 NAMES = [f"{family}/{name}" for family, members in mechanisms.names().items() for name in members]
 KEPT = list(kept.names())
+GENERAL_DRAWS = 24  # points per mechanism and mode where the arguments vary too, every sixth map of one or two elements
 DRAWS = 4  # shapes per mechanism and mode, the natural one beside them
 SIDES = (7, 8, 9, 12, 14, 16, 21, 28, 33, 48, 56, 65, 97)
 _WORKSPACE = "training: the workspace of efficient attention's backward changes its blocks with the head size"
@@ -122,6 +125,21 @@ def test_its_forms_give_what_the_trace_gives(taken_as_true: None, name: str, mod
         assert seen, f"{form.metric}: nothing near the natural shape lies inside {form.domain}"
         for piece in form.pieces:
             assert compile_text(piece.expr).names <= set("CHWT")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", KEPT)
+def test_its_general_forms_give_what_the_trace_gives(taken_as_true: None, name: str, mode: str) -> None:
+    forms = kept.forms_of(name, mode)
+    assert forms is not None
+    natural = mechanisms.load(name).natural
+    assert natural is not None
+    case = Case(name, name, {}, natural, mode=mode, settings={"sdpa": "auto"})
+    region = Region(frames=natural.frames if mechanisms.uses_frames(name) else 0)
+    if natural.hw == (1, 1):
+        region = replace(region, fixed=(0, 0, 1, 1, 0))
+    seed = (1, natural.channels, *natural.hw, natural.frames)
+    assert contradiction(case, seed, region, forms.general, count=GENERAL_DRAWS) == ""
 
 
 def test_nearly_every_row_has_a_form_and_each_gap_a_reason(taken_as_true: None) -> None:

@@ -7,7 +7,7 @@
                  other ops moved. Nothing is left where an op outside the table ran. Outputs and gradients are left out: a
                  cache that writes back may hold them until the pass is over. With warm caches only what the last cache
                  cannot hold counts. Assumed: the module uses all that it is given; counts do not show a parameter that no
-                 op reads, or of which only a slice is read.
+                 op reads, or of which only a slice is read, nor pixels that a stride wider than its kernel steps over.
         compute  the MACs that were traced / the multiply-accumulate peak of the dtype. Assumed: the kernels that run are those
                  that were traced. Winograd and FFT convolutions, a causal kernel that skips the masked half, and the math
                  kernel's backward (which recomputes no scores) execute fewer.
@@ -112,10 +112,10 @@ def bound(record: Record) -> Bound | str:
     if counts.assumed:
         ops = ", ".join(counts.assumed)
         return f"no bound: counted on an assumption, the pass may do less: {ops}"
-    peak = _matmul_peak(record, rates)
+    peak = matmul_peak(record, rates)
     if isinstance(peak, str) and counts.macs:
         return peak
-    compute_s = counts.macs / peak if isinstance(peak, float) else 0.0
+    compute_s = 0.0 if isinstance(peak, str) else counts.macs / peak[1]
     return Bound(compute_s, _compulsory_bytes(record, counts, rates) / rates.bytes_per_s)
 
 
@@ -127,15 +127,15 @@ def unfused(record: Record) -> float | str:
     counts, rates = known
     if not counts.ops:
         return "no estimate: the ops of this case are not recorded"
-    peak = _matmul_peak(record, rates)
+    peak = matmul_peak(record, rates)
     if isinstance(peak, str) and counts.macs:
         return peak
     vector = rates.flops_per_s.get(record.case.dtype) or rates.flops_per_s.get("float32")
     total = 0.0
     for op in counts.ops:
         times = [op.bytes_moved / rates.bytes_per_s, op.calls * rates.op_s]
-        if isinstance(peak, float):
-            times.append(op.macs / peak)
+        if not isinstance(peak, str):
+            times.append(op.macs / peak[1])
         if vector:
             times.append(max(op.flops - 2 * op.macs, 0) / vector)
         total += max(times)
@@ -185,8 +185,8 @@ def _warm(record: Record) -> bool:
     return record.case.settings.get("cache") == "warm" or any(text.startswith(WARM) for text in warnings)
 
 
-def _matmul_peak(record: Record, rates: Rates) -> float | str:
-    """MACs per second of the fastest units that this case may use, or which rate is not known."""
+def matmul_peak(record: Record, rates: Rates) -> tuple[str, float] | str:
+    """(dtype, MACs per second) of the fastest units that this case may use, or which rate is not known."""
     case = record.case
     wanted = [case.dtype]
     autocast = case.settings.get("autocast")
@@ -200,7 +200,8 @@ def _matmul_peak(record: Record, rates: Rates) -> float | str:
     if lacking:
         advice = ": `attnprof doctor --roofline` measures it, `bounds: measured` in a spec takes it" if rates.own else ""
         return f"no {rates.source} {lacking[0]} rate for {rates.device}{advice}"
-    return float(max(rates.macs_per_s[name] for name in wanted))
+    fastest = max(wanted, key=lambda name: rates.macs_per_s[name])
+    return fastest, float(rates.macs_per_s[fastest])
 
 
 def _tf32(record: Record) -> bool:

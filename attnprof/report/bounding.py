@@ -48,8 +48,8 @@ def _rates(records: Sequence[Record]) -> list[str]:
     for record in records:
         rates = bounds.rates_of(record)
         if rates is not None:
-            peak = rates.macs_per_s.get(record.case.dtype)
-            compute = "" if peak is None else f"{factor_text(peak / 1e9)} GMAC/s {record.case.dtype}, "
+            peak = bounds.matmul_peak(record, rates)
+            compute = "" if isinstance(peak, str) else f"{factor_text(peak[1] / 1e9)} GMAC/s {peak[0]}, "
             bandwidth = f"{factor_text(rates.bytes_per_s / 1e9)} GB/s"
             clock = "" if rates.clock_mhz is None else f" at {rates.clock_mhz:g} MHz"
             source = f"published peaks{clock}" if rates.source == "published" else "the best that doctor --roofline measured"

@@ -26,7 +26,7 @@ from attnprof.profiling.forms.domains import Condition
 from attnprof.profiling.forms.expression import compile_text
 from attnprof.profiling.forms.poly import text
 from attnprof.profiling.forms.programs import Fitted, Row
-from attnprof.profiling.forms.regions import C, Region
+from attnprof.profiling.forms.regions import C, H, Region, W
 from attnprof.profiling.forms.samples import TOTALS, Point, Sampler
 from attnprof.profiling.forms.solve import Array, fit
 from attnprof.profiling.forms.totals import column
@@ -38,9 +38,11 @@ _VALUES = (1, 2, 3, 4, 5, 6, 7, 8)
 _DRAWN = 6  # values of an argument that draws choose from, beside its own
 _SHAPE = ("channels", "in_channels", "dim", "c", "hw", "frames")
 _DEGREES = (1, 2, 3)
+_PARTS = (0.0625, 0.125, 0.25, 0.5, 1, 2)  # of C: values of a divisor of C
 _LARGEST_TABLE = 400
 _PATIENCE = 60
 _ROUNDS = 4
+_SMALL = ((1, 1), (1, 1), (1, 2), (2, 1), (2, 2))
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def contradiction(case: Case, natural: Point, region: Region, forms: Mapping[str
         expr, inside = compile_text(form.expr), compile_text(form.domain)
         named = tuple(name for name in given if name in expr.names | inside.names)
         sampler = samplers.setdefault(named, Sampler(case, mechanism, named))
-        free = [Argument(name, given[name], tuple(each for each in _near(given[name]) if each > 0)) for name in named]
+        free = [Argument(name, given[name], _tried_of(given[name], form.expr, name, natural)) for name in named]
         drawn = 0
         for _, point in zip(range(_PATIENCE * count), _stream(region, region, free, "again", True), strict=False):
             values = dict(zip(sampler.names, point, strict=True))
@@ -116,6 +118,12 @@ def contradiction(case: Case, natural: Point, region: Region, forms: Mapping[str
     return ""
 
 
+def _tried_of(value: int, expr: str, name: str, natural: Point) -> tuple[int, ...]:
+    """Values of an argument to try a kept form with: those near its own, and parts of C where it divides C."""
+    parts = [int(natural[C] * part) for part in _PARTS] if f"C//{name}" in expr else []
+    return tuple(dict.fromkeys(each for each in (*_near(value), *parts) if each > 0))
+
+
 def _near(value: int) -> list[int]:
     """Values of an argument to try, its own first."""
     return list(dict.fromkeys([value, *_VALUES, max(2 * value, 1), max(value // 2, 1)]))
@@ -124,26 +132,37 @@ def _near(value: int) -> list[int]:
 def _looked_at(case: Case, mechanism: Mechanism, natural: Point, region: Region, name: str, value: int) -> Argument | None:
     """An argument varied alone; None where the totals do not change with it."""
     sampler = Sampler(case, mechanism, (name,))
+
+    def taken(values: Sequence[int]) -> tuple[Array, Array]:
+        samples = [sample for each in values if (sample := sampler.at((*natural, each))).key]
+        rows = np.array([sample.totals[:3] for sample in samples], dtype=np.int64)
+        return np.array([sample.point[-1] for sample in samples], dtype=np.int64), rows
+
     tried = _near(value)
-    samples = [sample for each in tried if (sample := sampler.at((*natural, each))).key]
-    rows = np.array([sample.totals[:3] for sample in samples], dtype=np.int64)
-    values = tuple(sample.point[-1] for sample in samples)
-    refused = tuple(each for each in tried if each > 0 and each not in values)
-    if len(samples) < 3 or (rows == rows[0]).all():
-        return None if len(samples) >= 3 else Argument(name, value, values)
-    numbers = np.array(values, dtype=np.int64)
-    env = {"C": np.full(len(values), natural[C]), name: numbers}
+    numbers, rows = taken(tried)
+    if len(numbers) < 3 or (rows == rows[0]).all():
+        return None if len(numbers) >= 3 else Argument(name, value, tuple(numbers.tolist()))
     for degree in _DEGREES:
         if _fits(numbers, rows, degree):
-            return Argument(name, value, values, degree, refused=refused)
-    if min(values) < 1:
-        return Argument(name, value, values)
+            return _argument(name, value, tried, numbers, degree)
+    if min(numbers) < 1:
+        return Argument(name, value, tuple(numbers.tolist()))
+    tried += [each for part in _PARTS if (each := int(natural[C] * part)) > max(tried)]  # where a floor meets its least
+    numbers, rows = taken(tried)
     divided = shapes.divided(shapes.variable("C"), name)
-    for least in (0, *sorted({int(each) for each in natural[C] // numbers})):
+    env = {"C": np.full(len(numbers), natural[C]), name: numbers}
+    for least in (0, *sorted({int(each) for each in natural[C] // numbers} | {1})):
         floor = shapes.at_least(divided, least) if least else divided
         if any(_fits(floor.evaluate(env), rows, degree) for degree in _DEGREES):
-            return Argument(name, value, values, 0, _with_least(case, mechanism, natural, region, name, floor), refused)
-    return Argument(name, value, values)
+            return _argument(name, value, tried, numbers, 0, _with_least(case, mechanism, natural, region, name, floor))
+    return _argument(name, value, tried, numbers)
+
+
+def _argument(
+    name: str, value: int, tried: Sequence[int], numbers: Array, degree: int = 0, floor: Atom | None = None
+) -> Argument:
+    values = tuple(numbers.tolist())
+    return Argument(name, value, values, degree, floor, tuple(each for each in tried if each > 0 and each not in values))
 
 
 def _fits(values: Array, rows: Array, degree: int) -> bool:
@@ -267,7 +286,8 @@ def _shared(names: Sequence[str], degree: int) -> list[Monomial]:
 def _stream(wide: Region, lattice: Region, free: Sequence[Argument], seed: str, every: bool = False) -> Iterator[Point]:
     """Points with arguments, without end; C on its lattice every other time.
 
-    `every`: with all values of the arguments, those that some shapes refuse too, and every third C small against them.
+    `every`: with all values of the arguments, those that some shapes refuse too, every third C small against them, and every
+    sixth map of one or two elements.
     """
     rng = random.Random(seed)
     choices = [(*argument.values, *argument.refused) if every else argument.values[: _DRAWN + 1] for argument in free]
@@ -277,6 +297,8 @@ def _stream(wide: Region, lattice: Region, free: Sequence[Argument], seed: str, 
         point = [*region.draw(rng), *map(rng.choice, choices)]
         if every and region.varies(C) and rng.random() < 1 / 3:
             point[C] = rng.randint(1, 3) * rng.choice(steps)
+        if every and region.varies(H) and region.varies(W) and rng.random() < 1 / 6:
+            point[H], point[W] = rng.choice(_SMALL)
         yield tuple(point)
 
 

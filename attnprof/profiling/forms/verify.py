@@ -11,7 +11,7 @@ from functools import lru_cache
 from attnprof.profiling.forms import programs, regions
 from attnprof.profiling.forms.expression import compile_text
 from attnprof.profiling.forms.programs import NAMES, Fitted, Rows
-from attnprof.profiling.forms.regions import B, C, H, Region, T, W
+from attnprof.profiling.forms.regions import B, C, H, Region, T
 from attnprof.profiling.forms.samples import Point, Sampler
 
 DRAWS = 200  # at the seed's batch, and a fifth more at other batches where the domain has them
@@ -58,24 +58,23 @@ def draws(condition: str, start: Region, seed: Point, count: int = DRAWS) -> lis
 
 
 def edges(condition: str, seed: Point) -> list[Point]:
-    """The smallest maps inside a domain, at the seed's and the least channels: none narrower or lower is inside.
+    """The smallest maps inside a domain, at the seed's and the least channels, of one frame as well: none smaller is inside.
 
     There things change that random draws seldom meet: a map of one element is contiguous, a bin holds one pixel.
     """
     domain = compile_text(condition)
 
-    def inside(channels: int, height: int, width: int) -> bool:
-        point = (seed[B], channels, height, width, seed[T])
-        return bool(domain(dict(zip(NAMES, point, strict=True))))
+    def inside(channels: int, height: int, width: int, frames: int) -> bool:
+        return bool(domain(dict(zip(NAMES, (seed[B], channels, height, width, frames), strict=True))))
 
-    least = next((c for c in range(1, seed[C]) if inside(c, seed[H], seed[W])), seed[C])
+    least = next((c for c in range(1, seed[C]) if inside(c, *seed[H:])), seed[C])
     sizes, found = range(1, _EDGE + 1), dict[Point, None]()
-    for channels in (least, seed[C]):
-        lowest = {w: next((h for h in sizes if inside(channels, h, w)), 0) for w in sizes}
-        narrowest = {h: next((w for w in sizes if inside(channels, h, w)), 0) for h in sizes}
+    for channels, frames in itertools.product((least, seed[C]), dict.fromkeys((seed[T], 1))):
+        lowest = {w: next((h for h in sizes if inside(channels, h, w, frames)), 0) for w in sizes}
+        narrowest = {h: next((w for w in sizes if inside(channels, h, w, frames)), 0) for h in sizes}
         for height, width in [*((h, w) for w, h in lowest.items()), *narrowest.items()]:
             if height and width:
-                found[(seed[B], channels, height, width, seed[T])] = None
+                found[(seed[B], channels, height, width, frames)] = None
     return list(found)
 
 
