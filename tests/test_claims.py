@@ -326,8 +326,10 @@ def test_exact_close_direction_contradicted() -> None:
     ]
 
 
-def test_another_convention_has_to_explain_more_rows() -> None:
-    assert verdicts_of({"a": (10, 10e6), "b": (20, 20e6), "c": (30, 16e6)}) == ["convention", "convention", "contradicted"]
+def test_another_convention_has_to_explain_every_row() -> None:
+    assert verdicts_of({"a": (10, 10e6), "b": (20, 20e6)}) == ["convention", "convention"]
+    some = {"a": (10, 10e6), "b": (20, 20e6), "c": (30, 16e6)}
+    assert "convention" not in verdicts_of(some)  # two of three: the stated one
     assert verdicts_of({"a": (10, 10e6), "b": (20, 10e6)}) == ["contradicted", "exact"]  # one each: the stated one
 
 
@@ -349,6 +351,8 @@ def test_what_was_only_remembered_does_not_vote_and_is_unverifiable() -> None:
         "seen": 1,
         "remembered": 2,
         "again": 0,
+        "own": 0,
+        "orders": 0,
         "exact": 1,
     }
 
@@ -385,7 +389,7 @@ NUMBERS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, 
 
 @settings(max_examples=60, deadline=None)
 @given(NUMBERS)
-def test_the_chosen_convention_explains_the_most_rows(numbers: list[tuple[int, int]]) -> None:
+def test_the_chosen_convention_explains_every_row_or_is_the_stated_one(numbers: list[tuple[int, int]]) -> None:
     table = Table("flops", "compute", "M", says={"count": "2mac"})
     rows = {f"r{index}": (published, macs * 1e6) for index, (published, macs) in enumerate(numbers)}
     paper = paper_of(rows, table)
@@ -395,10 +399,10 @@ def test_the_chosen_convention_explains_the_most_rows(numbers: list[tuple[int, i
     def explained(convention: conventions.Convention) -> int:
         return sum(judge.explains(claim, convention, read_(claim, convention)) for claim in paper.claims)
 
-    assert choice.explained == explained(choice.convention) == max(explained(each) for each in choice.tried)
+    assert choice.explained == explained(choice.convention)
     assert choice.tried[0] == choice.stated
-    if explained(choice.stated) == choice.explained:
-        assert choice.convention == choice.stated
+    whole = [each for each in choice.tried if explained(each) == len(rows)]
+    assert choice.convention in whole if whole and choice.stated not in whole else choice.convention == choice.stated
 
 
 @pytest.mark.parametrize(("seconds", "verdict"), [(3.0, "close"), (5.0, "direction"), (0.5, "contradicted"), (None, "exact")])

@@ -187,14 +187,19 @@ def _index() -> list[dict[str, Any]]:
 
 
 def index_of(papers: Iterable[Paper]) -> list[dict[str, Any]]:
-    """What index.json holds: the rows that `about` answers from, with the mechanisms whose counts each one's value takes."""
+    """What index.json holds: the rows that `about` answers from, with the mechanisms that give each number, here or again."""
     return [
         {**asdict(_published(paper, claim)), "table": f"{paper.name} {claim.table.name}", "mechanisms": sorted(named)}
         for paper in papers
         for claim in paper.claims
         if claim.seen and not claim.again and claim.value is not None
-        if (named := {paper.cases[name].mechanism for name in claim.value.names} - {ALONE})
+        if (named := _mechanisms(paper, claim))
     ]
+
+
+def _mechanisms(paper: Paper, claim: Claim) -> set[str]:
+    rows = [each for each in paper.claims if claim.name in (each.name, each.again) and each.value is not None]
+    return {paper.cases[name].mechanism for row in rows for name in (row.value.names if row.value else ())} - {ALONE}
 
 
 def _published(paper: Paper, claim: Claim) -> Published:

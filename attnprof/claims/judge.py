@@ -1,5 +1,5 @@
-"""Paper -> Verdicts. For every table each convention that its source leaves open is tried on all its rows; the one that
-explains the most rows speaks for all of them, the stated one where none explains more.
+"""Paper -> Verdicts. For every table each convention that its source leaves open is tried on all its rows; one that explains
+every row speaks for all of them, the stated one before others; where none does, the stated one stands.
 
 Who counts is passed in: `count(case, fused)` -> (Counts, bytes of the inputs), `time(cases)` -> seconds per case. Rows that
 were only remembered, and numbers that stand there once more (`again`), do not vote.
@@ -14,7 +14,7 @@ from attnprof.claims import Claim, Paper, Table, Verdict
 from attnprof.claims.conventions import RATIOS, Convention, candidates, has_base, stated
 from attnprof.claims.expression import ExpressionError, Value
 from attnprof.claims.laws import Growth
-from attnprof.claims.reading import default_tolerance, difference, is_exact, is_near, same_side, sign, within_factor
+from attnprof.claims.reading import MAGNITUDE, default_tolerance, difference, is_exact, is_near, same_side, sign, within_factor
 from attnprof.errors import AttnprofError
 from attnprof.records import Case, Counts
 
@@ -82,7 +82,7 @@ Reader = Callable[[Claim, Convention], float]
 
 
 def choose(table: Table, claims: Sequence[Claim], read: Reader) -> Choice:
-    """The convention that explains the most voting rows; of equals the stated one, then the one with more exact rows."""
+    """The convention that explains all voting rows, the stated one first, then that with more exact rows; else the stated."""
     scaled = any(has_base(table.metric, claim.unit) for claim in claims)
     tried = candidates(table.metric, table.says, table.fixed if scaled else (*table.fixed, "base"), table.unit)
     voting = [claim for claim in claims if claim.seen and not claim.again] or [claim for claim in claims if not claim.again]
@@ -93,6 +93,8 @@ def choose(table: Table, claims: Sequence[Claim], read: Reader) -> Choice:
         return near, convention == tried[0], sum(is_exact(claim.published, value) for claim, value in values)
 
     best = max(tried, key=score)
+    if score(best)[0] < len(voting):  # what leaves rows unexplained explains none by right: the stated one stands
+        best = tried[0]
     return Choice(best, tried[0], tried, score(best)[0], len(voting))
 
 
@@ -156,7 +158,8 @@ def _judged(claim: Claim, choice: Choice, rows: Sequence[Claim], read: Reader) -
             return "convention"
         return "exact" if is_exact(claim.published, value) else "close"
     if claim.unit in RATIOS:
-        return "direction" if same_side(claim.published, value, claim.unit) else "contradicted"
+        near = same_side(claim.published, value, claim.unit) and within_factor(claim.published, value, MAGNITUDE)
+        return "direction" if near else "contradicted"
     if not within_factor(claim.published, value):
         return "contradicted"
     return "direction" if _in_order(claim, value, choice.convention, rows, read) else "contradicted"
@@ -237,8 +240,9 @@ def _timed(paper: Paper, claim: Claim, tools: Tools) -> Verdict:
 
 
 def tally(verdicts: Iterable[Verdict]) -> dict[str, int]:
-    """{"claims", "seen", "remembered", "again", then every verdict}: rows, numbers seen in a source, numbers only remembered,
-    rows that are a number once more; of the numbers seen, how many have each verdict.
+    """{"claims", "seen", "remembered", "again", "own", "orders", then every verdict}: rows, numbers seen in a source, numbers
+    only remembered, rows that are a number once more; of the numbers seen, how many are arithmetic on the paper's own digits,
+    how many are orders of growth, how many have each verdict.
     """
     from attnprof.claims import VERDICTS
 
@@ -247,4 +251,7 @@ def tally(verdicts: Iterable[Verdict]) -> dict[str, int]:
     counts = {name: sum(each.verdict == name for each in seen) for name in VERDICTS}
     remembered = sum(not each.claim.seen and not each.claim.again for each in rows)
     again = sum(bool(each.claim.again) for each in rows)
-    return {"claims": len(rows), "seen": len(seen), "remembered": remembered, "again": again, **counts}
+    own = sum(each.claim.value is not None and not each.claim.value.names for each in seen)
+    orders = sum(each.claim.table.metric == "order" for each in seen)
+    heads = {"claims": len(rows), "seen": len(seen), "remembered": remembered, "again": again, "own": own, "orders": orders}
+    return heads | counts

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 _NUMBER = r"[+-]?[0-9][0-9 ]*(?:\.[0-9]+)?"
 _PUBLISHED = re.compile(rf"({_NUMBER})(?:\.\.({_NUMBER}))?")
 FACTOR = 2.0  # a size that is off by more is no size
+MAGNITUDE = 10.0  # a ratio that is off by more has another order of magnitude
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,9 @@ def same_side(published: Printed, value: float, unit: str) -> bool:
     return (published.middle - middle) * (value - middle) > 0
 
 
-def within_factor(published: Printed, value: float) -> bool:
-    """Whether a size is right within a factor of two."""
-    return published.middle * value > 0 and 1 / FACTOR <= value / published.middle <= FACTOR
+def within_factor(published: Printed, value: float, factor: float = FACTOR) -> bool:
+    """Whether a size is right within a factor."""
+    return published.middle * value > 0 and 1 / factor <= value / published.middle <= factor
 
 
 def sign(value: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -109,8 +110,9 @@ def _published(rows: Sequence[Published]) -> str:
     verdicts = Counter(row.verdict for row in rows)
     said = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
     ids = ",".join(dict.fromkeys(row.claim.partition(".")[0] + ".*" for row in rows))
-    lines = [f"\nPublished numbers with it: {len(rows)} ({said})", *(f"  {row.text()}" for row in rows[:_CLAIMS])]
-    return "\n".join([*lines, f"  reasons: `attnprof verify --only '{ids}'`"])
+    lines = [f"Published numbers with it: {len(rows)} ({said})", *(f"  {row.text()}" for row in rows[:_CLAIMS])]
+    lines.append(f"  reasons: `attnprof verify --only '{ids.replace(',', ', ')}'`")
+    return "\n" + "\n".join(textwrap.fill(line, 80, subsequent_indent="    ") for line in lines)
 
 
 def _forms(qualified: str, args: dict[str, Any]) -> list[Forms]:

@@ -211,11 +211,11 @@ def _claim_lines(claims: Sequence[dict[str, str]]) -> list[str]:
     lines = []
     for (name, other), group in itertools.groupby(claims, key=lambda each: (each["mechanism"], each["other"])):
         rows = list(group)
-        papers = ",".join(dict.fromkeys(each["claim"].partition(".")[0] + ".*" for each in rows))
+        papers = ", ".join(dict.fromkeys(each["claim"].partition(".")[0] + ".*" for each in rows))
         lines += ["", f"published on {name} and {other}:"]
         lines += [textwrap.fill(each["text"], 80, initial_indent="  ", subsequent_indent="    ") for each in rows[:_CLAIMS]]
         more = f"  and {len(rows) - _CLAIMS} more: " if len(rows) > _CLAIMS else "  reasons: "
-        lines.append(f"{more}`attnprof verify --only '{papers}'`")
+        lines.append(textwrap.fill(f"{more}`attnprof verify --only '{papers}'`", 80, subsequent_indent="    "))
     return lines
 
 

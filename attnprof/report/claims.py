@@ -15,9 +15,9 @@ Rows = Sequence[Mapping[str, Any]]
 Counts = Mapping[str, int]
 MARKS = {
     "exact": "exact at the printed digits",
-    "close": "within the tolerance of the metric",
+    "close": "within the tolerance of the metric (0.5 % parameters, 2 % compute, 10 % training and 3 % inference memory)",
     "convention": "holds under another counting convention than the stated one",
-    "direction": "sign, order among the rows and order of magnitude hold, the size does not",
+    "direction": "sign and order among the rows hold, and a size within a factor of 2 or a ratio within 10; not the number",
     "contradicted": "does not hold under any convention tried for its table",
     "unverifiable": "remembered only, or bound to hardware or code that is not here",
 }
@@ -171,7 +171,8 @@ def summary(counts: Counts) -> str:
     """One sentence of counts."""
     found = ", ".join(f"{counts[name]} {name}" for name in MARKS if counts[name])
     rest = f"{counts['again']} rows have one of them again, under another configuration; {counts['remembered']} more are only"
-    return f"{counts['seen']} numbers seen in a source: {found or 'none'}. {rest} remembered, and do not count."
+    kinds = f"{counts['orders']} of them are orders of growth, {counts['own']} follow from other digits of their own paper."
+    return f"{counts['seen']} numbers seen in a source: {found or 'none'}. {kinds} {rest} remembered, and do not count."
 
 
 def _legend(rows: Rows) -> list[str]:
