@@ -228,6 +228,28 @@ def test_calls_whose_result_nothing_uses() -> None:
     assert "nothing uses" in opinion.sentence
 
 
+class UnusedBesideRecurrence(nn.Module):
+    """A layer that the counter has no formula for, and another whose result nothing uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dead, self.gru = nn.Linear(8, 4, bias=False), nn.GRU(8, 8, bias=False, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.dead(x)
+        out: Tensor = self.gru(x)[0]
+        return out
+
+
+def test_calls_whose_result_nothing_uses_beside_what_has_no_formula() -> None:
+    (opinion,) = ask.crosscheck_module(UnusedBesideRecurrence(), [torch.randn(1, 3, 8)], ["fvcore"])
+    assert opinion.status == "explained"
+    assert opinion.missed["linear (mm)"] == 3 * 8 * 4
+    assert sum(opinion.missed.values()) == 3 * 8 * 4 + 3 * (2 * 3 * 8 * 8)
+    assert "nothing uses" in opinion.sentence
+    assert "no formula for" in opinion.sentence
+
+
 class Carrying(nn.Module):
     """Holds everything that a counter may spoil: hooks, buffers, grads, own attributes, a part in another mode, randomness."""
 

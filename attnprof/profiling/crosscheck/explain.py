@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from attnprof import units
 from attnprof.records import Opinion
@@ -161,18 +161,29 @@ def _shortfall(rows: Sequence[Ran], items: Sequence[Item], lack: int, tally: Tal
     if _rounded(items, lack):
         found.miss("torch.einsum", lack, _ROUNDED)
         return
-    if tally.prunes and lack == sum(row.dead for row in rows):
+    dead = sum(row.dead for row in rows) if tally.prunes else 0
+    live = [replace(row, macs=row.macs - row.dead, dead=0) for row in rows if row.macs > row.dead]
+    beside = _lost(live, items, lack - dead, tally) if dead else []
+    if dead and (lack == dead or (beside and all(tally.reason(row) for row in beside))):
         for row in rows:
             if row.dead:
                 found.miss(tally.name(row), row.dead, "leaves out, with torch.jit, calls whose result nothing uses")
-        return
-    lost = list(rows) if not any(item.macs for item in items) else _summing(rows, lack, tally)
-    if not lost:
-        names = ", ".join(sorted({item.name for item in items}))
-        found.miss(names, lack, "")
-        return
+        lost = beside
+    else:
+        lost = _lost(rows, items, lack, tally)
+        if not lost:
+            names = ", ".join(sorted({item.name for item in items}))
+            found.miss(names, lack, "")
     for row in lost:
         found.miss(tally.name(row), row.macs, tally.reason(row))
+
+
+def _lost(rows: Sequence[Ran], items: Sequence[Item], lack: int, tally: Tally) -> list[Ran]:
+    """The rows that make up what is lacking: all of them where nothing was counted, else those that sum to it."""
+    if lack <= 0:
+        return []
+    everything = not any(item.macs for item in items) and lack == sum(row.macs for row in rows)
+    return list(rows) if everything else _summing(rows, lack, tally)
 
 
 def _surplus(items: Sequence[Item], amount: int, found: _Found) -> None:
