@@ -2,7 +2,8 @@
 
 Every comparison is one of the product's own: two labels, children, blocks, warm-up, rounds, the ratio that `compare` prints.
     quiet      A against A: the interval has to cover 1
-    busy       the same beside two neighbours that burn CPU and memory bandwidth in bursts
+    busy       the same beside two neighbours that burn CPU and memory bandwidth in bursts, with pauses as long
+    crowded    the same beside two neighbours that never pause
     slow       B does 11 units of the work that A does 10 of: the interval has to leave 1 out
     slow_busy  the same beside the neighbours
 `placement` holds the product's own way of sampling (tensors moved before every sample) against leaving them where they are.
@@ -114,10 +115,10 @@ def place(arm: str, index: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def neighbours(count: int) -> Iterator[None]:
-    """Processes that disturb, while the context lasts."""
+def neighbours(count: int, *how: str) -> Iterator[None]:
+    """Processes that disturb, while the context lasts; how: 'steady' without pauses."""
     running = [
-        subprocess.Popen([sys.executable, "-m", "tests.interval_work", "neighbour", str(seed)], cwd=ROOT)
+        subprocess.Popen([sys.executable, "-m", "tests.interval_work", "neighbour", str(seed), *how], cwd=ROOT)
         for seed in range(count)
     ]
     try:
@@ -156,7 +157,8 @@ def run(file: Path, targets: dict[str, int], seconds: float) -> None:
     done = Counter(row["condition"] for row in load(file))
     for condition, target in targets.items():
         arms = [f"placement {arm}" for arm in ARMS] if condition == "placement" else [condition]
-        with neighbours(NEIGHBOURS if condition.endswith("busy") and done[condition] < target else 0):
+        beside = (condition.endswith("busy") or condition == "crowded") and done[condition] < target
+        with neighbours(NEIGHBOURS if beside else 0, *(["steady"] if condition == "crowded" else [])):
             for index in range(min(done[arm] for arm in arms), target):
                 for arm in arms:
                     if time.monotonic() >= until:
@@ -179,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, then write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "interval_honesty.md")
-    defaults = {"quiet": 200, "busy": 200, "slow": 100, "slow_busy": 0, "placement": 40}
+    defaults = {"quiet": 200, "busy": 200, "crowded": 200, "slow": 100, "slow_busy": 0, "placement": 20}
     for condition, target in defaults.items():
         parser.add_argument(f"--{condition.replace('_', '-')}", type=int, metavar="N", default=target)
     parser.add_argument("--seconds", type=float, default=math.inf, help="end this slice after so long")

@@ -16,6 +16,7 @@ Interval = tuple[float, float]
 AIMS = {
     "quiet": "at least 184 of 200 cover 1; median half-width at most 3 %",
     "busy": "at least 184 of 200 cover 1",
+    "crowded": "at least 184 of 200 cover 1",
     "slow": "at least 90 of 100 leave 1 out",
     "slow_busy": "none set",
 }
@@ -76,7 +77,8 @@ Every comparison is the product's own: a child process, two members, warm-up, in
 interval that `attnprof compare` prints for one process. A against A: `ccnet` at 1x64x33x33, float32, inference. Slowed: a
 criss-cross block at 1x64x17x17 applied 11 times against 10 times, a tenth more of the same work by count (the ratio of
 traced MACs stands below). Busy: two neighbours, bursts of 20 to 300 ms of arithmetic or of copying 64 MiB and pauses as long,
-on two cores: each works about half of the time. Sampling takes 2 s per member (`compare` takes 5 unless told)."""
+on two cores: each works about half of the time. Crowded: the same without pauses. Sampling takes 2 s per member (`compare`
+takes 5 unless told)."""
 
 
 def _intro(rows: Sequence[Row]) -> str:

@@ -34,10 +34,10 @@ class Repeats(nn.Module):
         return x
 
 
-def neighbour(seed: int) -> None:
+def neighbour(seed: int, steady: bool = False) -> None:
     """Bursts of 20 to 300 ms, half of them arithmetic and half copies of a block that no cache holds, pauses in between.
 
-    Ends with the process that started it.
+    `steady`: without pauses. Ends with the process that started it.
     """
     draw, parent = random.Random(seed), os.getppid()
     source, target = bytearray(_BLOCK_BYTES), bytearray(_BLOCK_BYTES)
@@ -48,7 +48,8 @@ def neighbour(seed: int) -> None:
                 target[:] = source
             else:
                 sum(range(20_000))
-        time.sleep(draw.uniform(0.02, 0.3))
+        if not steady:
+            time.sleep(draw.uniform(0.02, 0.3))
 
 
 def placement(arm: str, seed: int, rounds: int) -> list[tuple[float, float]]:
@@ -90,9 +91,9 @@ def placement(arm: str, seed: int, rounds: int) -> list[tuple[float, float]]:
 
 
 def main(arguments: list[str]) -> Any:
-    """`neighbour SEED`, or `placement ARM SEED ROUNDS`, which prints its pairs as JSON."""
+    """`neighbour SEED [steady]`, or `placement ARM SEED ROUNDS`, which prints its pairs as JSON."""
     if arguments[0] == "neighbour":
-        return neighbour(int(arguments[1]))
+        return neighbour(int(arguments[1]), "steady" in arguments)
     torch.set_num_threads(1)
     return print(json.dumps(placement(arguments[1], int(arguments[2]), int(arguments[3]))))
 

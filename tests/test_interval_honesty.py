@@ -72,7 +72,7 @@ def test_results_are_kept_and_gone_on_with(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(interval_honesty, "compare", compare)
     monkeypatch.setattr(interval_report, "SIMULATED", 2)
     out = tmp_path / "x.md"
-    common = ["--out", str(out), "--busy", "0", "--slow", "0", "--placement", "0"]
+    common = ["--out", str(out), "--busy", "0", "--crowded", "0", "--slow", "0", "--placement", "0"]
     interval_honesty.main([*common, "--quiet", "2"])
     interval_honesty.main([*common, "--quiet", "3", "--resume"])
     interval_honesty.main([*common, "--quiet", "9", "--resume", "--seconds", "0"])
