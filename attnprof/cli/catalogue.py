@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -107,12 +106,17 @@ def show_command(name: str, channels: int | None, hw: str | None, frames: int | 
 
 def _published(rows: Sequence[Published]) -> str:
     """How many published numbers there are about a mechanism, by verdict, and the first of them."""
+    from attnprof.report.text import wrap
+
     verdicts = Counter(row.verdict for row in rows)
     said = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
-    ids = ",".join(dict.fromkeys(row.claim.partition(".")[0] + ".*" for row in rows))
-    lines = [f"Published numbers with it: {len(rows)} ({said})", *(f"  {row.text()}" for row in rows[:_CLAIMS])]
-    lines.append(f"  reasons: `attnprof verify --only '{ids.replace(',', ', ')}'`")
-    return "\n" + "\n".join(textwrap.fill(line, 80, subsequent_indent="    ") for line in lines)
+    ids = ", ".join(dict.fromkeys(row.claim.partition(".")[0] + ".*" for row in rows))
+    texts = [*(row.text() for row in rows[:_CLAIMS]), f"reasons: `attnprof verify --only '{ids}'`"]
+    lines = [
+        *wrap(f"Published numbers with it: {len(rows)} ({said})"),
+        *(f"  {line}" for text in texts for line in wrap(text, 78, "  ")),
+    ]
+    return "\n" + "\n".join(lines)
 
 
 def _forms(qualified: str, args: dict[str, Any]) -> list[Forms]:

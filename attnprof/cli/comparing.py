@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -208,14 +207,16 @@ def _claims(cases: Sequence[Case]) -> list[dict[str, str]]:
 
 def _claim_lines(claims: Sequence[dict[str, str]]) -> list[str]:
     """A few claims per pair, and how to see the rest."""
+    from attnprof.report.text import wrap
+
     lines = []
     for (name, other), group in itertools.groupby(claims, key=lambda each: (each["mechanism"], each["other"])):
         rows = list(group)
         papers = ", ".join(dict.fromkeys(each["claim"].partition(".")[0] + ".*" for each in rows))
+        more = f"and {len(rows) - _CLAIMS} more" if len(rows) > _CLAIMS else "reasons"
+        texts = [*(each["text"] for each in rows[:_CLAIMS]), f"{more}: `attnprof verify --only '{papers}'`"]
         lines += ["", f"published on {name} and {other}:"]
-        lines += [textwrap.fill(each["text"], 80, initial_indent="  ", subsequent_indent="    ") for each in rows[:_CLAIMS]]
-        more = f"  and {len(rows) - _CLAIMS} more: " if len(rows) > _CLAIMS else "  reasons: "
-        lines.append(textwrap.fill(f"{more}`attnprof verify --only '{papers}'`", 80, subsequent_indent="    "))
+        lines += [f"  {line}" for text in texts for line in wrap(text, 78, "  ")]
     return lines
 
 
