@@ -211,6 +211,14 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Outputs:
+    """Elements of the outputs of one forward pass: of convolutions and linear layers, and of products of two activations."""
+
+    layers: int
+    products: int
+
+
+@dataclass(frozen=True)
 class Timing:
     """Latency on a real device: every raw sample, in the order taken, none dropped.
 

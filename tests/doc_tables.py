@@ -1,6 +1,7 @@
 """README's generated parts: what stands between `<!-- begin NAME -->` and `<!-- end NAME -->`, as the code gives it now.
 
-python -m tests.doc_tables      writes them into README.md, and the catalogue page and the survey spec (`make catalogue`)
+python -m tests.doc_tables      writes them into README.md, and the catalogue page, the survey spec
+                                and attnprof/hosts/submodules.json (`make catalogue`)
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ def write() -> None:
 
 
 if __name__ == "__main__":
-    from tests import catalogue_page  # imports torch
+    from tests import catalogue_page, hosts_names  # import torch
 
     write()
     catalogue_page.write()
+    hosts_names.write()

@@ -17,7 +17,7 @@ from attnprof.claims.expression import ExpressionError, compile_value
 from attnprof.claims.judge import Tools
 from attnprof.claims.parse import parse, parse_files
 from attnprof.errors import SpecError, UntraceableError, UsageError
-from attnprof.records import Case, Counts, OpCost, Shape
+from attnprof.records import Case, Counts, OpCost, Outputs, Shape
 from attnprof.spec import yaml_loader
 from tests import claims_page
 
@@ -133,6 +133,7 @@ def test_what_is_no_printed_number(value: object) -> None:
         ("unit: MFLOPs", "unit: Mflops", "Mflops", "'Mflops' is no unit of compute", "'MFLOPs'"),
         ("mechanism: se, ", "", "{input: 1x64x8x8}", "give `mechanism:`, or a network alone", ""),
         ("mechanism: se, ", "host: {name: resnet50, args: {dept: 5}}, ", "dept", "no argument 'dept'", ""),
+        ("mechanism: se, ", "host: {name: resnet50, at: blok}, ", "blok", "resnet50 has no submodule 'blok'", "'block'"),
         ("mechanism: se, ", "host: {name: resnet500}, ", "resnet500", "no network is called 'resnet500'", "'resnet50'"),
     ],
 )
@@ -301,7 +302,10 @@ def tools_of(rows: Mapping[str, tuple[object, float]]) -> Tools:
     def grow(table: Table, case: Case) -> laws.Growth:
         raise UntraceableError("no growth here")
 
-    return Tools(count, grow)
+    def outputs(case: Case) -> Outputs:
+        return Outputs(round(rows[case.label][1]), 1000)
+
+    return Tools(count, grow, outputs)
 
 
 MACS = Table("flops", "compute", "M", says={"count": "2mac"}, fixed=("base",))

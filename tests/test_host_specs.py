@@ -118,6 +118,9 @@ def test_a_sweep_over_places_has_a_limit() -> None:
         ("host: {name: resnet18, att: body}", 24, "host: unknown key 'att'", "did you mean 'at'?"),
         ("host: {name: resnet18, how: befor}", 29, "host.how: 'befor' is no way to stand", "did you mean 'before'?"),
         ("host: {name: resnet18, at: [body, body]}", 35, "host.at.1: body stands twice on this axis", ""),
+        ("host: {name: resnet18, at: blok}", 28, "host.at: resnet18 has no submodule 'blok'", "its sites are body, block,"),
+        ("host: {name: resnet18, at: [body, conv2]}", 35, "host.at.1: resnet18 has no submodule 'conv2'", "'**.conv2' would"),
+        ("host: {name: resnet18, at: '**'}", 28, "host.at: '**' matches stem and stem.0 inside it", "the mechanism would"),
         ("host: {name: resnet18, at: 3}", 28, "host.at: text is wanted, not 3", ""),
         ("host: {at: body}", 7, "host: give either `name:` (of a host) or `import:` (a network of your own)", ""),
         (
@@ -302,6 +305,7 @@ def test_sites_lists_where(call: Call, tmp_path: Path) -> None:  # noqa: F811
         "runs": 1,
         "input": [1, 256, 9, 9],
         "output": [1, 512, 9, 9],
+        "outputs": [[1, 512, 9, 9]],
     }
     assert {"site": "body", "glob": "layer[1-4].*.body", "matches": 8} in done.json["sites"]
     only = call("sites", "resnet18", "--match", "**.conv2", "--json")
@@ -311,7 +315,9 @@ def test_sites_lists_where(call: Call, tmp_path: Path) -> None:  # noqa: F811
     (tmp_path / "own_networks.py").write_text(NETWORKS)
     own = sites(call("sites", "own_networks.py:Net", "--hw", "33x47", "--json"))
     assert own["twice"]["runs"] == 2
-    assert own["idle"] == {"name": "idle", "type": "Conv2d", "runs": 0, "input": None, "output": None}
+    assert own["twice"]["outputs"] == [[1, 8, 33, 47], [1, 16, 17, 24]]
+    assert "1x8x33x47, 1x16x17x24" in " ".join(call("sites", "own_networks.py:Net", "--hw", "33x47").out.split())
+    assert own["idle"] == {"name": "idle", "type": "Conv2d", "runs": 0, "input": None, "output": None, "outputs": []}
     assert own["pair"]["output"] is None
     assert "no single tensor" in call("sites", "own_networks.py:Net", "--hw", "33x47").out
     assert [each["name"] for each in json.loads(call("sites", "--json").out)["hosts"]][-1] == "vit-l16"
@@ -335,6 +341,37 @@ def test_a_mistake_in_sites_is_a_sentence(call: Call, tmp_path: Path, args: tupl
     assert (done.code, done.out) == (code, "")
     assert words in done.err
     assert "internal" not in done.err
+
+
+def test_explain_takes_a_network(call: Call, tmp_path: Path) -> None:  # noqa: F811
+    asked = ("--hw", "64x64", "--mode", "inference", "--json")
+    (alone,) = call("explain", "--host", "resnet18", *asked).json["records"]
+    (placed,) = call("explain", "se[reduction=4]", "--host", "resnet18", "--how", "before", *asked).json["records"]
+    assert alone["counts"]["params"] == 11_689_512
+    assert (alone["case"]["label"], placed["case"]["label"]) == ("resnet18", "se[reduction=4,at=body,how=before]")
+    inputs = (64, 64, 64, 128, 128, 256, 256, 512)  # channels before each body
+    assert placed["counts"]["params"] - alone["counts"]["params"] == sum(2 * c * c // 4 for c in inputs)
+    assert placed["counts"]["macs"] - alone["counts"]["macs"] == sum(2 * c * c // 4 for c in inputs)
+    text = call("explain", "se", "--host", "resnet18", "--hw", "64x64", "--mode", "inference").out
+    assert text.startswith("se[at=body]: 64x64, 3 channels")
+    (tmp_path / "own_networks.py").write_text(NETWORKS)
+    (own,) = call("explain", "se", "--host", "own_networks.py:Net", "--at", "first", *asked).json["records"]
+    assert own["case"]["host"] == {"host": "own_networks.py:Net", "args": {}, "at": "first", "how": "after"}
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ((), "explain wants a mechanism, or a network"),
+        (("se", "--at", "body"), "give --host as well"),
+        (("se", "--host", "resnet18", "--at", "blok"), "did you mean 'block'?"),
+        (("se", "--host", "resnet18", "--frames", "4"), "takes single images"),
+    ],
+)
+def test_a_mistake_in_explain_is_a_sentence(call: Call, args: tuple[str, ...], words: str) -> None:  # noqa: F811
+    done = call("explain", *args, "--hw", "64x64")
+    assert (done.code, done.out) == (2, "")
+    assert words in done.err
 
 
 # --- tables and sentences, from records

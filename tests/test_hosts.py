@@ -15,6 +15,7 @@ from attnprof.errors import UsageError
 from attnprof.hosts import resnet, vit
 from attnprof.profiling.counting.trace import trace_case
 from attnprof.records import ALONE, Case, Counts, Placement, Shape
+from tests import hosts_names
 
 CLASSIFIER = 2048 * 1000 + 1000
 STEM_7X7 = 7 * 7 * 3 * 64 + 2 * 64
@@ -198,8 +199,25 @@ def test_a_glob_stays_between_dots(name: str, glob: str, fits: bool) -> None:
 def test_hosts_are_described_without_torch() -> None:
     code = (
         "import sys; from attnprof import hosts; [hosts.describe(n) for n in hosts.names()]; "
-        "hosts.check_arguments('resnet50', {'output_stride': 8}); print('torch' in sys.modules)"
+        "hosts.check_arguments('resnet50', {'output_stride': 8}); "
+        "from attnprof.records import Placement; hosts.check_place(Placement('resnet50', {}, '**.conv2')); "
+        "print('torch' in sys.modules)"
     )
     root = Path(hosts.__file__).parent.parent.parent
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("name", hosts.names())
+def test_the_names_of_submodules_are_those_of_the_network(name: str) -> None:
+    assert list(hosts.submodules(name)) == hosts_names.names_of(name)
+
+
+def test_the_file_of_names_is_current() -> None:
+    assert hosts_names.FILE.read_text(encoding="utf-8") == hosts_names.text(), "make catalogue, and read the diff"
+
+
+def test_a_place_in_a_host_with_arguments_is_left_to_its_building() -> None:
+    hosts.check_place(Placement("resnet50", {"deep_stem": 64}, "stem.8"))
+    with pytest.raises(UsageError, match=r"has no submodule 'stem\.8'"):
+        hosts.check_place(Placement("resnet50", {}, "stem.8"))

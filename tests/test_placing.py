@@ -258,8 +258,10 @@ def test_a_network_of_ones_own(own: Path) -> None:
     assert placed.macs - alone.macs == 2 * 2 * 8
     assert counted("se", f"{own}:built", "first", shape=SMALL).params == placed.params
     assert counted(f"{own}:Halves", f"{own}:Net", "first", "before", shape=SMALL).params == alone.params + 3 * 3 + 3
-    tied = built(case("se", f"{own}:Tied", "one", shape=SMALL))
-    assert tied.get_submodule("one") is tied.get_submodule("other")
+    for at in ("one", "other", "*"):
+        tied = built(case("se", f"{own}:Tied", at, shape=SMALL))
+        assert isinstance(tied.get_submodule("one"), placing.Placed)
+        assert tied.get_submodule("one") is tied.get_submodule("other")
 
 
 def test_a_placed_submodule_answers_for_itself_and_is_copied_whole(own: Path) -> None:

@@ -22,6 +22,11 @@ params: base (M is 10^6 or 2^20). memory:
     by      tensors (storages alive), allocator (modelled: blocks of 512 bytes, temporaries inside kernels)
     base    binary (MB is 2^20), decimal
 
+activations (elements of outputs, `profiling/outputs.py`):
+
+    outputs     layers+products     of convolutions, linear layers and products of two activations
+                layers              of layers with weights only: a counter that does not see fused attention
+
 latency and order have no axes. The first choice of an axis is what a table means that does not say.
 """
 
@@ -32,7 +37,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from attnprof.records import Counts
+from attnprof.records import Counts, Outputs
 
 AXES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "compute": {
@@ -46,6 +51,7 @@ AXES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "by": ("tensors", "allocator"),
         "base": ("binary", "decimal"),
     },
+    "activations": {"outputs": ("layers+products", "layers")},
     "latency": {},
     "order": {},
 }
@@ -65,6 +71,8 @@ _WORDS = {
     "kept": "kept for backward, or the sum of outputs",
     "tensors": "storages",
     "allocator": "modelled allocator",
+    "layers+products": "layers and products",
+    "layers": "attention products left out",
 }
 _PREFIXES = {"K": 1, "M": 2, "G": 3, "B": 3, "T": 4}  # B: billion
 # Units of a metric: the power of 1000 or 1024, and the base that the unit itself settles.
@@ -77,6 +85,7 @@ UNITS: Mapping[str, Mapping[str, tuple[int, str | None]]] = {
     },
     "params": {"": (0, None), "K": (1, None), "M": (2, None), "Mi": (2, "binary")},
     "memory": {"KB": (1, None), "MB": (2, None), "GB": (3, None), "MiB": (2, "binary"), "GiB": (3, "binary")},
+    "activations": {"K": (1, "decimal"), "M": (2, "decimal")},
     "latency": {},
     "order": {"N^": (0, None)},
 }
@@ -105,7 +114,11 @@ class Convention:
     def text(self, unit: str = "") -> str:
         """'2 x MAC, G = 10^9'; in the unit of a table, whose base is left out for a ratio."""
         parts = [self.of["mode"]] if "mode" in self.of else []
-        parts += [_WORDS[self.of[axis]] for axis in ("count", "what", "by") if axis in self.of and self.of[axis] != "tensors"]
+        parts += [
+            _WORDS[self.of[axis]]
+            for axis in ("count", "what", "by", "outputs")
+            if axis in self.of and self.of[axis] != "tensors"
+        ]
         power = UNITS[self.metric].get(unit, (0, None))[0]
         if "base" in self.of and power:
             letter = next((prefix for prefix in _PREFIXES if unit.startswith(prefix)), unit)
@@ -122,6 +135,10 @@ class Convention:
         if self.metric == "params":
             return counts.params
         return _compute(counts, self.of["count"]) if self.metric == "compute" else self._memory(counts, input_bytes)
+
+    def elements(self, outputs: Outputs) -> int:
+        """What the convention counts of the outputs of a pass, in elements."""
+        return outputs.layers + (outputs.products if self.of["outputs"] == "layers+products" else 0)
 
     def _memory(self, counts: Counts, input_bytes: int) -> int:
         what = self.of["what"]

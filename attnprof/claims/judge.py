@@ -1,7 +1,8 @@
 """Paper -> Verdicts. For every table each convention that its source leaves open is tried on all its rows; one that explains
 every row speaks for all of them, the stated one before others; where none does, the stated one stands.
 
-Who counts is passed in: `count(case, fused)` -> (Counts, bytes of the inputs), `time(cases)` -> seconds per case. Rows that
+Who counts is passed in: `count(case, fused)` -> (Counts, bytes of the inputs), `outputs(case)` -> Outputs, `time(cases)` ->
+seconds per case. Rows that
 were only remembered, and numbers that stand there once more (`again`), do not vote.
 """
 
@@ -16,7 +17,7 @@ from attnprof.claims.expression import ExpressionError, Value
 from attnprof.claims.laws import Growth
 from attnprof.claims.reading import MAGNITUDE, default_tolerance, difference, is_exact, is_near, same_side, sign, within_factor
 from attnprof.errors import AttnprofError
-from attnprof.records import Case, Counts
+from attnprof.records import Case, Counts, Outputs
 
 Counter = Callable[[Case, bool], tuple[Counts, int]]
 Timer = Callable[[Sequence[Case]], Mapping[str, float]]  # {case.key: seconds}
@@ -29,6 +30,7 @@ class Tools:
 
     count: Counter
     grow: Callable[[Table, Case], Growth]
+    outputs: Callable[[Case], Outputs]
     time: Timer | None = None
 
 
@@ -119,6 +121,8 @@ class _Amounts:
 
     def _amount(self, name: str, convention: Convention) -> float:
         case = replace(self.paper.cases[name], mode=convention.mode)
+        if convention.metric == "activations":
+            return convention.elements(self.tools.outputs(case))
         return convention.amount(*self.tools.count(case, name in self.paper.fused))
 
 

@@ -37,7 +37,7 @@ def parse_files(files: Sequence[File]) -> tuple[Paper, ...]:
     papers, problems = [], []
     first: dict[str, tuple[str, int]] = {}
     for file in files:
-        document = load(_read(file), str(file))
+        document = load(_read(file), str(file), "a claims file needs `paper:`, `title:`, `source:`, `tables:` and `claims:`")
         paper, found = parse(document)
         problems += found
         if paper is None:
@@ -137,6 +137,12 @@ def _host(path: Path, host: dict[str, Any]) -> Iterator[Finding]:
             hosts.check_arguments(host["name"], {key: args[key]})
         except UsageError as error:
             yield Finding((*path, "args", key), str(error), key=True)
+    if isinstance(at := host.get("at"), str) and at and isinstance(args, dict):
+        try:
+            hosts.check_place(Placement(host["name"], args, at))
+        except UsageError as error:
+            what, _, hint = str(error).partition(": ")
+            yield Finding((*path, "at"), what, hint)
 
 
 def _table(path: Path, table: dict[str, Any]) -> Iterator[Finding]:

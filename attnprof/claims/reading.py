@@ -64,6 +64,7 @@ def default_tolerance(metric: str, mode: str, mebibyte: float) -> Tolerance:
     return {
         "params": Tolerance(0.005),
         "compute": Tolerance(0.02),
+        "activations": Tolerance(0.005),
     }[metric]
 
 

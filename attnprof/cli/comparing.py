@@ -5,19 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from attnprof.cli import echo_json
+from attnprof.cli.hosting import channels_of, host_options, network_of
 from attnprof.cli.options import Seconds, check_entry, frames_of, modes_of, name_and_args, shape_options
 from attnprof.cli.progress import progress, say
 from attnprof.errors import NothingSelectedError, UsageError
-from attnprof.records import HOW, Case, Record
-
-if TYPE_CHECKING:
-    from attnprof.spec import Network
-
+from attnprof.records import Case, Record
 
 _CLAIMS = 5  # printed per pair
 
@@ -34,9 +31,7 @@ _CLAIMS = 5  # printed per pair
     metavar="RATES",
     help="Also the time that nothing beats: auto (rates of the device used), measured, or a device such as h100-sxm.",
 )
-@click.option("--host", metavar="HOST", help="The network that each is placed in: resnet50, or your own, ./net.py:Net.")
-@click.option("--at", metavar="GLOB", help="Where in it: submodules by name, or one of its sites (`attnprof sites HOST`).")
-@click.option("--how", default="after", show_default=True, type=click.Choice(HOW), help="How it stands there.")
+@host_options
 @click.option("--sort", metavar="METRIC", help="Sort the rows by a metric.")
 @click.option("--budget", default=5.0, show_default=True, type=Seconds(), help="Seconds of sampling per case.")
 @click.option(
@@ -113,11 +108,9 @@ def _cases(names: Sequence[str], options: dict[str, Any]) -> tuple[Case, ...]:
         device, warning = resolve_device(device)
         if warning:
             say(f"warning: {warning}")
-    network = _network(options)
-    if network is not None and (options["frames"] or 1) > 1:
-        raise UsageError(f"--frames {options['frames']}: {options['host']} takes single images.")
+    network = network_of(options)
     frames = 1 if network is not None else frames_of(options["frames"], [entry.mechanism for entry in entries])
-    size = spec.Input((_channels(options, network),), (spec.parse_hw(options["hw"]),), (options["batch"],), (frames,))
+    size = spec.Input((channels_of(options, network),), (spec.parse_hw(options["hw"]),), (options["batch"],), (frames,))
     wanted = spec.Spec(
         inputs=(size,),
         entries=tuple(entries),
@@ -128,28 +121,6 @@ def _cases(names: Sequence[str], options: dict[str, Any]) -> tuple[Case, ...]:
         hosts=() if network is None else (network,),
     )
     return plan.expand(wanted, device)
-
-
-def _network(options: dict[str, Any]) -> Network | None:
-    """--host, --at, --how; None without a host."""
-    from attnprof.spec.networks import make_network
-
-    if not options["host"]:
-        if options["at"]:
-            raise UsageError("--at names a place in a network: give --host as well.")
-        return None
-    name, args = name_and_args(options["host"])
-    if ":" in name:
-        check_entry(name, args)
-    return make_network(name, args, options["at"], options["how"])
-
-
-def _channels(options: dict[str, Any], network: Network | None) -> int:
-    """--channels; with a host those of its input (an image's 3) unless they are given."""
-    from attnprof.spec.networks import channels_of
-
-    given = click.get_current_context().get_parameter_source("channels") is click.core.ParameterSource.COMMANDLINE
-    return int(options["channels"]) if network is None or given else channels_of([network])
 
 
 def _distinct(names: Sequence[str], entries: list[Any]) -> list[Any]:
@@ -193,11 +164,14 @@ def _refuse_other_frames(cases: Sequence[Case]) -> None:
             )
 
 
-def _claims(cases: Sequence[Case]) -> list[dict[str, str]]:
-    """What papers print about each pair, with the verdicts on record; `verify` counts the numbers again."""
+def _claims(cases: Sequence[Case]) -> list[dict[str, Any]]:
+    """What papers print of each pair, or of the one mechanism where there is no pair, with the verdicts on record."""
     from attnprof import claims
 
     known = list(dict.fromkeys(case.mechanism for case in cases if ":" not in case.mechanism and not case.alone))
+    if len(known) == 1:
+        name = known[0].split("/")[1]
+        return [{"mechanism": name, "other": None, "text": each.text()} | asdict(each) for each in claims.about(known[0])]
     return [
         {"mechanism": name.split("/")[1], "other": other.split("/")[1], "text": each.text()} | asdict(each)
         for name, other in itertools.combinations(known, 2)
@@ -205,7 +179,7 @@ def _claims(cases: Sequence[Case]) -> list[dict[str, str]]:
     ]
 
 
-def _claim_lines(claims: Sequence[dict[str, str]]) -> list[str]:
+def _claim_lines(claims: Sequence[dict[str, Any]]) -> list[str]:
     """A few claims per pair, and how to see the rest."""
     from attnprof.report.text import wrap
 
@@ -215,7 +189,7 @@ def _claim_lines(claims: Sequence[dict[str, str]]) -> list[str]:
         papers = ", ".join(dict.fromkeys(each["claim"].partition(".")[0] + ".*" for each in rows))
         more = f"and {len(rows) - _CLAIMS} more" if len(rows) > _CLAIMS else "reasons"
         texts = [*(each["text"] for each in rows[:_CLAIMS]), f"{more}: `attnprof verify --only '{papers}'`"]
-        lines += ["", f"published on {name} and {other}:"]
+        lines += ["", f"published on {name} and {other}:" if other else f"published on {name}:"]
         lines += [f"  {line}" for text in texts for line in wrap(text, 78, "  ")]
     return lines
 

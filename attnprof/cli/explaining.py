@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from attnprof.cli import echo_json
+from attnprof.cli.hosting import channels_of, host_options, network_of
 from attnprof.cli.options import Seconds, check_entry, frames_of, modes_of, name_and_args, shape_options
 from attnprof.errors import UntraceableError, UsageError
 from attnprof.profiling.whatif import Explanation
-from attnprof.records import SCHEMA_VERSION, Case, Record, Shape, to_json
+from attnprof.records import ALONE, SCHEMA_VERSION, Case, Record, Shape, to_json
 
 
 @click.command("explain")
-@click.argument("name")
+@click.argument("name", required=False)
 @shape_options
+@host_options
 @click.option("--mode", help="inference, training, or both with a comma (the default).")
 @click.option("--sdpa", default="auto", type=click.Choice(("auto", "math", "fused")), help="Attention kernel to assume.")
 @click.option("--top", default=15, show_default=True, type=click.IntRange(min=1), help="Rows per table.")
@@ -24,36 +27,18 @@ from attnprof.records import SCHEMA_VERSION, Case, Record, Shape, to_json
 @click.option("--timeout", default=300.0, show_default=True, type=Seconds(), help="Seconds for --calibrated per mode.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 def explain_command(
-    name: str,
-    hw: str,
-    channels: int,
-    frames: int | None,
-    batch: int,
-    dtype: str,
-    mode: str | None,
-    sdpa: str,
-    top: int,
-    calibrated: bool,
-    timeout: float,
-    as_json: bool,
+    name: str | None, mode: str | None, top: int, calibrated: bool, timeout: float, as_json: bool, **options: Any
 ) -> None:
     """Where the cost of NAME goes, who holds the memory at the peak, and what would lower it.
 
-    NAME is a mechanism (ccnet, spatial/ccnet, ccnet[recurrence=1]) or a class of your own (./mine.py:Mine).
+    NAME is a mechanism (ccnet, spatial/ccnet, ccnet[recurrence=1]) or a class of your own (./mine.py:Mine). With --host: of the
+    whole network with NAME in it, or of the network alone where there is no NAME.
     """
-    from attnprof import spec
     from attnprof.profiling.forms import kept
     from attnprof.report import explain
 
-    modes = modes_of(mode)
-    plain, args = name_and_args(name)
-    check_entry(plain, args)
-    entry = spec.make_entry(plain, args)
-    height, width = spec.parse_hw(hw)
-    shape = Shape(batch, channels, height, width, frames_of(frames, [entry.mechanism]))
     found = []
-    for each in modes:
-        case = Case(entry.mechanism, name if args else entry.label, args, shape, dtype, each, settings={"sdpa": sdpa})
+    for case in _cases(name, modes_of(mode), options):
         explanation = _explained(case)
         record = Record(case, counts=explanation.counts)
         found.append((_calibrated(record, timeout) if calibrated else record, explanation))
@@ -63,6 +48,37 @@ def explain_command(
     ascii_only = not _prints("█▼└")
     texts = [explain.render(record, top, each, ascii_only, kept.forms_for(record.case)) for record, each in found]
     click.echo("\n".join(texts), nl=False)
+
+
+def _cases(name: str | None, modes: Sequence[str], options: Mapping[str, Any]) -> list[Case]:
+    """One per mode, of what is typed. Raises UsageError for what is wrong with it."""
+    import dataclasses
+
+    from attnprof import spec
+    from attnprof.spec.networks import label_at, placements
+
+    network = network_of(options)
+    if name is None and network is None:
+        raise UsageError("explain wants a mechanism, or a network: `attnprof explain ccnet --hw 97x97`.")
+    plain, args = name_and_args(name or ALONE)
+    if name:
+        check_entry(plain, args)
+    height, width = spec.parse_hw(options["hw"])
+    shape = Shape(options["batch"], channels_of(options, network), height, width)
+    settings = {"sdpa": options["sdpa"]}
+    if network is not None and not name:
+        ((alone, _),) = placements([network])
+        case = Case(ALONE, alone.text, {}, shape, options["dtype"], host=alone, settings=settings)
+    elif network is not None:
+        ((_, ((placed, _),)),) = placements([network])
+        label = label_at(str(name), f"at={placed.at}" + ("" if placed.how == "after" else f",how={placed.how}"))
+        mechanism = spec.make_entry(plain, args).mechanism
+        case = Case(mechanism, label, args, shape, options["dtype"], host=placed, settings=settings)
+    else:
+        entry = spec.make_entry(plain, args)
+        shape = dataclasses.replace(shape, frames=frames_of(options["frames"], [entry.mechanism]))
+        case = Case(entry.mechanism, str(name) if args else entry.label, args, shape, options["dtype"], settings=settings)
+    return [dataclasses.replace(case, mode=mode) for mode in modes]
 
 
 def _calibrated(record: Record, timeout_s: float) -> Record:

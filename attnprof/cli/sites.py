@@ -69,7 +69,7 @@ def _count(rows: list[dict[str, Any]], glob: str) -> int:
 
 
 def _visits(case: Case) -> list[dict[str, Any]]:
-    """[{"name", "type", "runs", "output"}] of every submodule; a network of the user's own is built and run in a child."""
+    """One of `_row` for every submodule; a network of the user's own is built and run in a child."""
     assert case.host is not None
     if case.imported:
         return _in_child(case)
@@ -105,8 +105,8 @@ def _in_child(case: Case) -> list[dict[str, Any]]:
 
 
 def _row(visit: Mapping[str, Any]) -> dict[str, Any]:
-    """The names of `--json`: an input or output is null where it is no single tensor."""
-    keys = {"name": "name", "type": "kind", "runs": "runs", "input": "given", "output": "returned"}
+    """The names of `--json`: null for what is no single tensor; `outputs`: every one that differs, over all runs."""
+    keys = {"name": "name", "type": "kind", "runs": "runs", "input": "given", "output": "returned", "outputs": "every"}
     return {key: visit[field] for key, field in keys.items()}
 
 

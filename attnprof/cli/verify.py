@@ -13,7 +13,7 @@ from attnprof.cli import echo_json
 from attnprof.cli.options import Seconds
 from attnprof.cli.progress import progress, say
 from attnprof.errors import NothingSelectedError, UntraceableError, UsageError
-from attnprof.records import SCHEMA_VERSION, Case, Counts
+from attnprof.records import SCHEMA_VERSION, Case, Counts, Outputs
 
 if TYPE_CHECKING:
     from attnprof.claims import Claim, Paper, Verdict
@@ -157,6 +157,7 @@ def _tools(device: str, budget: float, quiet: bool) -> Tools:
     from attnprof.claims.judge import Tools
 
     known: dict[tuple[str, bool], tuple[Counts, int]] = {}
+    made: dict[str, Outputs] = {}
 
     def count(case: Case, fused: bool) -> tuple[Counts, int]:
         if (case.key, fused) not in known:
@@ -168,7 +169,14 @@ def _tools(device: str, budget: float, quiet: bool) -> Tools:
 
         return laws.grow(dataclasses.replace(case, mode=table.mode), table.of, _counted)
 
-    return Tools(count, grow, None if device == "none" else _timer(device, budget, quiet))
+    def outputs(case: Case) -> Outputs:
+        from attnprof.profiling.outputs import outputs_of
+
+        if case.key not in made:
+            made[case.key] = outputs_of(case)
+        return made[case.key]
+
+    return Tools(count, grow, outputs, None if device == "none" else _timer(device, budget, quiet))
 
 
 def _counted(case: Case) -> Counts:

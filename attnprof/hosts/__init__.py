@@ -15,7 +15,8 @@ import difflib
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
@@ -179,6 +180,58 @@ def check_arguments(name: str, args: Mapping[str, Any]) -> None:
 def glob_of(placement: Placement) -> str:
     """The glob of a placement: what stands behind the name of a site, or `at` as it is."""
     return describe(placement.host).sites.get(placement.at, placement.at)
+
+
+@cache
+def submodules(name: str) -> tuple[str, ...]:
+    """The dotted names of a host's submodules without arguments, from submodules.json: imports no torch."""
+    trees = json.loads((_ROOT / "submodules.json").read_text(encoding="utf-8"))
+    return tuple(_unfolded(trees[name], ""))
+
+
+def _unfolded(tree: Mapping[str, Any], above: str) -> Iterator[str]:
+    """{"stem": {}, "0-2": {"conv": {}}} -> stem, 0, 0.conv, 1, 1.conv, 2, 2.conv."""
+    for key, below in tree.items():
+        first, _, last = key.partition("-")
+        for name in map(str, range(int(first), int(last) + 1)) if last else (key,):
+            yield above + name
+            yield from _unfolded(below, f"{above}{name}.")
+
+
+def check_place(placement: Placement) -> None:
+    """Raises UsageError for an `at` that names nothing in a host. Of a host with arguments, and of a user's own network, the
+    submodules are known when it is built: nothing is said of them here. Imports no torch.
+    """
+    if ":" not in placement.host and not placement.args:
+        chosen(placement, submodules(placement.host))
+
+
+def chosen(placement: Placement, known: Sequence[str]) -> list[str]:
+    """Those of a network's dotted names that `at` matches. Raises UsageError where none does, or one lies inside another."""
+    glob = glob_of(placement)
+    found = [name for name in known if matches(name, glob)]
+    if not found:
+        raise UsageError(f"{placement.text} has no submodule '{placement.at}': {_advice(known, placement)}")
+    for name in found:
+        inside = next((other for other in found if other.startswith(name + ".")), None)
+        if inside is not None:
+            raise UsageError(
+                f"'{placement.at}' matches {name} and {inside} inside it: the mechanism would stand there twice. Write a "
+                "narrower glob (`*` stands for one part of a name, `**` for any number)."
+            )
+    return found
+
+
+def _advice(known: Sequence[str], placement: Placement) -> str:
+    named = describe(placement.host).sites
+    deeper = f"**.{placement.at}"
+    count = sum(matches(name, deeper) for name in known)
+    if placement.at and count:
+        return f"'{deeper}' would match {count} (`*` stands for one part of a dotted name, `**` for any number)."
+    near = difflib.get_close_matches(placement.at, [*named, *known], n=1)
+    sites = f"its sites are {', '.join(named)}; " if named else ""
+    advice = f"did you mean '{near[0]}'?" if near else f"`attnprof sites {placement.host}` lists them."
+    return sites + advice
 
 
 def matches(name: str, glob: str) -> bool:

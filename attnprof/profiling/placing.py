@@ -60,34 +60,12 @@ def visits_of(case: Case) -> Visits:
 
 
 def sites_of(network: nn.Module, placement: Placement) -> list[str]:
-    """The dotted names that the placement's `at` matches. Raises UsageError where none does, or one lies inside another."""
-    glob = hosts.glob_of(placement)
-    every = [name for name, _ in network.named_modules() if name]
-    found = [name for name in every if hosts.matches(name, glob)]
-    if not found:
-        raise UsageError(f"{placement.text} has no submodule '{placement.at}': {_advice(every, placement)}")
-    for name in found:
-        inside = next((other for other in found if other.startswith(name + ".")), None)
-        if inside is not None:
-            raise UsageError(
-                f"'{placement.at}' matches {name} and {inside} inside it: the mechanism would stand there twice. Write a "
-                "narrower glob (`*` stands for one part of a name, `**` for any number)."
-            )
-    return found
-
-
-def _advice(every: list[str], placement: Placement) -> str:
-    import difflib
-
-    named = hosts.describe(placement.host).sites
-    deeper = f"**.{placement.at}"
-    count = sum(hosts.matches(name, deeper) for name in every)
-    if placement.at and count:
-        return f"'{deeper}' would match {count} (`*` stands for one part of a dotted name, `**` for any number)."
-    near = difflib.get_close_matches(placement.at, [*named, *every], n=1)
-    sites = f"its sites are {', '.join(named)}; " if named else ""
-    advice = f"did you mean '{near[0]}'?" if near else f"`attnprof sites {placement.host}` lists them."
-    return sites + advice
+    """The dotted names that the placement's `at` matches, one per submodule. Raises UsageError where none does, or one lies
+    inside another.
+    """
+    parts = dict(network.named_modules(remove_duplicate=False))
+    found = hosts.chosen(placement, [name for name in parts if name])
+    return list({id(parts[name]): name for name in reversed(found)}.values())[::-1]
 
 
 class Placed(nn.Module):
@@ -156,7 +134,7 @@ def _place(network: nn.Module, placement: Placement, inner: Mechanism, args: Map
     """Put a mechanism of its own at every site, then run the network once to see that all of them are used and fit."""
     names = sites_of(network, placement)
     before = observe(network, shape)
-    parts = dict(network.named_modules())
+    parts = dict(network.named_modules(remove_duplicate=False))
     placed: list[_Site] = []
     for name in names:
         visit, where = before[name], f"{_standing(inner, placement)} {name} of {placement.text}"

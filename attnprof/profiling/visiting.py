@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,13 +18,16 @@ _WANTS_DATA = ("meta", "data-dependent", "no storage", "cannot access storage")
 
 @dataclass
 class Visit:
-    """A submodule during one pass: how often it ran, and the shapes of the last time (None: no single tensor)."""
+    """A submodule during one pass: how often it ran, the shapes of the last time (None: no single tensor), and every shape that
+    it returned.
+    """
 
     name: str
     kind: str
     runs: int = 0
     given: tuple[int, ...] | None = None
     returned: tuple[int, ...] | None = None
+    every: list[tuple[int, ...] | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def observe(network: nn.Module, shape: Shape) -> dict[str, Visit]:
 
     Raises what the network raises where it does not run on an input of this shape.
     """
-    visits = {name: Visit(name, type(part).__name__) for name, part in network.named_modules() if name}
+    visits = {name: Visit(name, type(part).__name__) for name, part in network.named_modules(remove_duplicate=False) if name}
     run(network, shape, visits)
     return visits
 
@@ -61,7 +64,7 @@ def _forward(network: nn.Module, shape: Shape, visits: Mapping[str, Visit]) -> N
         if built_without_data(network) or not asks_for_data(error):
             raise
         for visit in visits.values():
-            visit.runs = 0
+            visit.runs, visit.every = 0, []
         with instantiate.random_state_kept(), instantiate.swapped(network, instantiate.private_copy), torch.no_grad():
             network.eval()(torch.randn(size))
 
@@ -87,10 +90,12 @@ def _watched(network: nn.Module, visits: Mapping[str, Visit]) -> Iterator[None]:
             alone = len(values) == 1 and isinstance(values[0], Tensor)
             visit.given = tuple(values[0].shape) if alone else None
             visit.returned = tuple(out.shape) if isinstance(out, Tensor) else None
+            if visit.returned not in visit.every:
+                visit.every.append(visit.returned)
 
         return note
 
-    parts = dict(network.named_modules())
+    parts = dict(network.named_modules(remove_duplicate=False))
     handles = [parts[name].register_forward_hook(noting(visit), with_kwargs=True) for name, visit in visits.items()]
     try:
         yield

@@ -15,7 +15,7 @@ Rows = Sequence[Mapping[str, Any]]
 Counts = Mapping[str, int]
 MARKS = {
     "exact": "exact at the printed digits",
-    "close": "within the tolerance of the metric (0.5 % parameters, 2 % compute, 10 % training and 3 % inference memory)",
+    "close": "within the tolerance of the metric (parameters and activations 0.5 %, compute 2 %, memory 3 %, training 10 %)",
     "convention": "holds under another counting convention than the stated one",
     "direction": "sign and order among the rows hold, and a size within a factor of 2 or a ratio within 10; not the number",
     "contradicted": "does not hold under any convention tried for its table",

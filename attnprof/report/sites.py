@@ -17,12 +17,12 @@ def hosts_text(entries: Sequence[tuple[str, str, Sequence[str]]]) -> str:
 
 
 def sites_text(host: str, size: str, named: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Named sites with their globs, then every submodule: type, output, how often it runs in one pass."""
+    """Named sites with their globs, then every submodule: type, outputs that differ, how often it runs in one pass."""
     lines = wrap(f"{clean(host)}, input {size}")
     if named:
         texts = [(each["site"], each["glob"], str(each["matches"])) for each in named]
         lines += ["", *_columns(("Site", "Glob", "Submodules"), texts, left=2)]
-    lists = [(clean(row["name"]), clean(row["type"]), _shape(row["output"], row["runs"]), str(row["runs"])) for row in rows]
+    lists = [(clean(row["name"]), clean(row["type"]), _shapes(row["outputs"]), str(row["runs"])) for row in rows]
     lines += ["", *_columns(("Submodule", "Type", "Output", "Runs"), lists, left=2)]
     if any(row["runs"] != 1 or row["output"] is None for row in rows):
         lines += ["", *wrap("A mechanism can stand where a submodule runs once and returns a single tensor.")]
@@ -38,7 +38,5 @@ def _columns(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], left: int) 
     return grid([head], rows, widths, left=left)
 
 
-def _shape(size: Sequence[int] | None, runs: int) -> str:
-    if not runs:
-        return "-"
-    return "no single tensor" if size is None else "x".join(map(str, size))
+def _shapes(sizes: Sequence[Sequence[int] | None]) -> str:
+    return ", ".join("no single tensor" if size is None else "x".join(map(str, size)) for size in sizes) or "-"

@@ -8,7 +8,7 @@ from typing import Any
 
 from attnprof import hosts
 from attnprof.errors import UsageError
-from attnprof.records import ALONE
+from attnprof.records import ALONE, Placement
 from attnprof.spec import Entry, variants
 from attnprof.spec.entries import IMPORT_PATH, fits
 from attnprof.spec.finding import Finding
@@ -18,6 +18,7 @@ from attnprof.spec.networks import Network, label_at, placements
 from attnprof.spec.values import nearest
 from attnprof.spec.yaml_loader import Document, Path
 
+_LOOKED_AT = 1000  # places of one entry: of a longer list its size is what there is to say
 _FILLED_IN = ("channels", "hw")  # build arguments that the input decides
 
 
@@ -76,9 +77,24 @@ def _check_one(path: Path, item: dict[str, Any]) -> Iterator[Finding]:
             if not fits(known[key], each):
                 where = (*path, "args", key, index) if isinstance(values, list) else (*path, "args", key)
                 yield Finding(where, f"'{key}' of {name} is {known[key]}, not {shown(each)}")
+    yield from _places(path, name, item)
     for each in entry.arguments:
         if each.default is None and each.name not in (args or {}) and each.name not in _FILLED_IN:
             yield Finding(path, f"{name} needs the argument '{each.name}'", f"args: {{{each.name}: ...}}")
+
+
+def _places(path: Path, name: str, item: dict[str, Any]) -> Iterator[Finding]:
+    """What in `at:` names nothing of a host."""
+    places, args = item.get("at"), item.get("args")
+    if isinstance(places, list) and len(places) > _LOOKED_AT:
+        return
+    for index, place in enumerate(places if isinstance(places, list) else [places]):
+        if not isinstance(place, str):
+            continue
+        try:
+            hosts.check_place(Placement(name, args if isinstance(args, dict) else {}, place))
+        except UsageError as error:
+            yield _finding((*path, "at", index) if isinstance(places, list) else (*path, "at"), error)
 
 
 def baseline_of(text: str | None, entries: tuple[Entry, ...], given: tuple[Network, ...]) -> str | Finding:

@@ -47,6 +47,7 @@ def make_network(text: str, args: Mapping[str, Any], at: str | None, how: str) -
     place = at or hosts.describe(host).site
     if not place:
         raise UsageError(f"{text}: where in it? Give --at with the name of a submodule (`attnprof sites {text}` lists them).")
+    hosts.check_place(Placement(host, dict(args), place, how))
     return Network(host, {name: (value,) for name, value in args.items()}, (place,), (how,))
 
 

@@ -82,8 +82,8 @@ class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
         return node
 
 
-def load(text: str, file: str) -> Document:
-    """Reads one YAML document. Never raises for what the text holds: look at `problems`."""
+def load(text: str, file: str, needs: str = "a spec needs `input:` and `mechanisms:`") -> Document:
+    """Reads one YAML document. Never raises for what the text holds: look at `problems`. `needs`: said of an empty file."""
     document = Document(file, _LINE_BREAK.split(text))
     try:
         loader = _Loader(text)
@@ -95,7 +95,7 @@ def load(text: str, file: str) -> Document:
     try:
         node = loader.get_single_node()
         if node is None:
-            document.report((1, 1), "the file is empty", "a spec needs `input:` and `mechanisms:`")
+            document.report((1, 1), "the file is empty", needs)
             return document
         _measure(node, {})
         document.value = _construct(document, node, ())
