@@ -33,6 +33,22 @@ class UntraceableError(AttnprofError):
     exit_code = 5
 
 
+_TOO_LARGE = ("Overflow when unpacking", "Storage size calculation overflowed")
+
+
+def is_too_large(error: BaseException) -> bool:
+    """Whether torch failed because a tensor would have more than 2^63 bytes."""
+    return any(words in str(error) for words in _TOO_LARGE)
+
+
+def told(error: BaseException) -> str:
+    """An exception of somebody else's in one line: type and message, without the frames of C++ that torch adds to some."""
+    if is_too_large(error):
+        return "a tensor of it would have more than 2^63 bytes: torch cannot describe that, even without data"
+    text = str(error).partition("\nException raised from")[0].strip()
+    return f"{type(error).__name__}: {text}".rstrip(": ")
+
+
 @dataclass(frozen=True)
 class Problem:
     """One mistake in a spec file: where it stands, what it is, and the nearest thing that would be right."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from attnprof.cli.options import check_entry
-from attnprof.errors import UsageError
+from attnprof.errors import UntraceableError, UsageError, is_too_large, told
 from attnprof.records import MODES, Case, Record, Shape, TensorSpec
 
 
@@ -22,7 +22,12 @@ def by_name(name: str, shape: Any, device: str, mode: str, dtype: str, budget_s:
     if device == "none":
         from attnprof.profiling.counting.trace import trace_case
 
-        return Record(case, counts=trace_case(case))
+        try:
+            return Record(case, counts=trace_case(case))
+        except Exception as error:
+            if is_too_large(error):
+                raise UntraceableError(f"{case.label} {case.shape.text()}: {told(error)}.") from None
+            raise
     import dataclasses
 
     from attnprof.execute import Options, resolve_device, run_cases

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from attnprof import mechanisms
-from attnprof.errors import AttnprofError, UntraceableError
+from attnprof.errors import AttnprofError, UntraceableError, is_too_large, told
 from attnprof.execute.board import Board, attach
 from attnprof.profiling.measuring import device, gpu, measure, peak
 from attnprof.profiling.measuring.prepare import InvalidOutputError, UnsupportedError
@@ -191,9 +191,8 @@ _OPERATIONS: dict[str, Callable[[Mapping[str, Any], Board, Say], None]] = {
 
 def failure(case: Case, error: BaseException) -> dict[str, Any]:
     """The event for a member that raised: status, exception type and message, and the user's own line."""
-    text = str(error).strip()[:_MESSAGE]
     ours = isinstance(error, AttnprofError)  # its message says it all
-    detail = text if ours else f"{type(error).__name__}: {text}".rstrip(": ")
+    detail = (str(error).strip() if ours else told(error))[:_MESSAGE]
     line = "" if ours else _users_line(error)
     return {"event": "failed", "key": case.key, "status": _status(error), "detail": f"{detail}\n{line}" if line else detail}
 
@@ -206,7 +205,7 @@ def _status(error: BaseException) -> str:
         return "oom"
     if isinstance(error, RuntimeError) and any(phrase in text for phrase in _NO_MEMORY):
         return "oom"
-    if isinstance(error, (UntraceableError, UnsupportedError)):
+    if isinstance(error, (UntraceableError, UnsupportedError)) or is_too_large(error):
         return "unsupported"
     if isinstance(error, (RuntimeError, NotImplementedError)) and "not implemented for '" in text:
         return "unsupported"  # a kernel that this device lacks for this dtype

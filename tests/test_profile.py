@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import attnprof
-from attnprof.errors import UsageError
+from attnprof.errors import UntraceableError, UsageError, told
 from attnprof.profiling.counting import flops
 from attnprof.records import Counts, Record, Shape, TensorSpec, record_from_json, to_json
 
@@ -297,3 +297,16 @@ def test_importing_attnprof_imports_nothing_heavy() -> None:
     code = "import attnprof, sys; print([name for name in ('torch', 'numpy', 'click', 'yaml') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_more_bytes_than_torch_can_describe_is_a_sentence() -> None:
+    for size in ("100000x100000", "1000000x1000000"):
+        with pytest.raises(UntraceableError, match=r"more than 2\^63 bytes") as caught:
+            attnprof.profile("nonlocal", f"1x512x{size}")
+        assert "frame #" not in str(caught.value)
+
+
+def test_frames_of_cpp_are_no_part_of_a_message() -> None:
+    error = ValueError("what is wrong\nException raised from f at g.h:1\nframe #0: h")
+    assert told(error) == "ValueError: what is wrong"
+    assert told(KeyError()) == "KeyError"

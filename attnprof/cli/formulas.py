@@ -10,7 +10,7 @@ import click
 from attnprof.cli import echo_json
 from attnprof.cli.options import Seconds, check_entry, frames_of, modes_of, name_and_args
 from attnprof.cli.progress import say
-from attnprof.errors import UntraceableError
+from attnprof.errors import UntraceableError, told
 from attnprof.profiling.forms import Forms
 from attnprof.records import SCHEMA_VERSION, Case, Shape
 
@@ -105,7 +105,7 @@ def _search(case: Case, timeout: float) -> Forms:
     try:
         return find.find_forms(replace(case, shape=begin)).forms
     except (ValueError, ArithmeticError, LookupError, RuntimeError) as error:
-        raise UntraceableError(f"{case.label}: {type(error).__name__}: {error}") from error
+        raise UntraceableError(f"{case.label}: {told(error)}") from error
 
 
 COMMANDS = {"formula": formula_command}

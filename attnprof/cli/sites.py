@@ -9,7 +9,7 @@ import click
 
 from attnprof.cli import echo_json
 from attnprof.cli.options import check_entry, name_and_args
-from attnprof.errors import NothingSelectedError, UntraceableError, UsageError
+from attnprof.errors import NothingSelectedError, UntraceableError, UsageError, told
 from attnprof.records import ALONE, SCHEMA_VERSION, Case, Placement, Shape, to_json
 
 
@@ -80,7 +80,7 @@ def _visits(case: Case) -> list[dict[str, Any]]:
     except (UsageError, UntraceableError):
         raise
     except Exception as error:
-        raise UntraceableError(f"{case.label} at {case.shape.text()}: {type(error).__name__}: {error}") from error
+        raise UntraceableError(f"{case.label} at {case.shape.text()}: {told(error)}") from error
 
 
 def _in_child(case: Case) -> list[dict[str, Any]]:
