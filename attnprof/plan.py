@@ -109,10 +109,15 @@ def select(cases: Sequence[Case], only: Sequence[str]) -> tuple[Case, ...]:
 
 
 def _matches(case: Case, glob: str) -> bool:
-    names = (case.label, case.label.partition("[")[0], case.mechanism, label_of(case.mechanism))
+    return matches(case.label, case.mechanism, case.key, glob)
+
+
+def matches(label: str, mechanism: str, key: str, glob: str) -> bool:
+    """Whether a glob names a case: by label (with or without its [arguments]), name, family/name, or the start of the key."""
+    names = (label, label.partition("[")[0], mechanism, label_of(mechanism))
     if any(name == glob or fnmatchcase(name, glob) for name in names):
         return True
-    return len(glob) >= _KEY_PREFIX and set(glob) <= set("0123456789abcdef") and case.key.startswith(glob)
+    return len(glob) >= _KEY_PREFIX and set(glob) <= set("0123456789abcdef") and key.startswith(glob)
 
 
 def blocks(cases: Sequence[Case]) -> tuple[tuple[Case, ...], ...]:

@@ -1,8 +1,9 @@
 """The store: DIR/NAME.jsonl, append-only, one JSON object per line, one write and one fsync per line.
 
-Lines are {"schema": N, "kind": "run", "name", "baseline", "metrics", "keys", "source"} and {"schema": N, "kind": "record",
-"record": Record as JSON}. Several writers may append, files may be concatenated: the last record of a key wins. A torn last
-line (a writer was killed) is dropped and said. What a record was made with stands in its environment under `provenance`.
+Lines are {"schema": N, "kind": "run", "name", "baseline", "metrics", "keys", "source", "commit"} and {"schema": N, "kind":
+"record", "record": Record as JSON}. Several writers may append, files may be concatenated: the last record of a key wins. A
+torn last line (a writer was killed) is dropped and said. What a record was made with stands in its environment under
+`provenance`.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Run:
     baseline: str | None = None
     metrics: tuple[str, ...] = ()
     source: str = ""  # hash of the spec's text
+    commit: str = ""  # of the repository that the spec lies in
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def _take(data: Any, where: str, runs: list[Run], records: dict[str, Record]) ->
     try:
         if data["kind"] == "run":
             fields = {name: data[name] for name in ("name", "keys", "baseline", "metrics", "source")}
+            fields["commit"] = data.get("commit", "")  # stores that are older lack it
             runs.append(Run(**{**fields, "keys": tuple(fields["keys"]), "metrics": tuple(fields["metrics"])}))
         elif data["kind"] == "record":
             record = record_from_json(data["record"])

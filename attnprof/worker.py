@@ -49,7 +49,7 @@ def main(wire: int, board: int) -> int:
         channel.sendall(json.dumps(event).encode() + b"\n")
 
     turns = attach(board)
-    _bound_memory(request.get("memory_bytes"))
+    bound_memory(request.get("memory_bytes"))
     _OPERATIONS[request["op"]](request, turns, say)
     turns.turn_to(-1)
     sys.stdout.flush()
@@ -58,7 +58,7 @@ def main(wire: int, board: int) -> int:
     return 0
 
 
-def _bound_memory(allowed: int | None) -> None:
+def bound_memory(allowed: int | None) -> None:
     """Let this process allocate so much more: a module that never stops gets an error instead of the machine's last page."""
     if allowed is None or sys.platform != "linux":
         return

@@ -24,6 +24,8 @@ _COMMANDS = {
     "sites": ("sites", "Where in a network a mechanism can stand."),
     "verify": ("verify", "Published numbers, counted again: verdict and reason."),
     "crosscheck": ("crosschecking", "Every counter on the same module, and what each one missed."),
+    "baseline": ("baselines", "The traced numbers that a gate compares with: save, show, diff, accept."),
+    "gate": ("gating", "Is it worse than before? Exit code 1, with a sentence per regression."),
     "doctor": ("doctor", "What this machine can do, and what is missing."),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,14 +19,46 @@ if TYPE_CHECKING:
 
 @click.command("report")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--format", "formats", default="md", show_default=True, metavar="F,...", help="md, csv, json.")
+@click.option(
+    "--format", "formats", default="md", show_default=True, metavar="F,...", help="md, csv, json, latex, html, figure."
+)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Where to write.  [default: the run's folder]")
 @click.option("--all", "everything", is_flag=True, help="Every case in the store, not only those of its last run.")
-def report_command(run: Path, formats: str, out: Path | None, everything: bool) -> None:
-    """Write NAME.md, NAME.csv ... for RUN, the folder of a `run` or its store."""
+@click.option("--sort", metavar="METRIC", help="Rows of every table by this metric, the better first.  [default: as run]")
+@click.option(
+    "--columns",
+    default="",
+    metavar="C,...",
+    help="Columns to show: METRIC, METRIC.ratio, METRIC.delta; ratio or delta: of every metric named.  [default: the spec's]",
+)
+@click.option(
+    "--highlight",
+    type=click.Choice(("significant", "best", "none")),
+    default="significant",
+    show_default=True,
+    help="Best and second per column: where intervals tell them apart, on the values alone, or not at all.",
+)
+@click.option(
+    "--latex",
+    type=click.Choice(("booktabs", "siunitx")),
+    default="booktabs",
+    show_default=True,
+    help="What aligns the numbers in LaTeX; siunitx marks the best only.",
+)
+@click.option("--standalone", is_flag=True, help="LaTeX as a document of its own, not a file to \\input.")
+def report_command(run: Path, formats: str, out: Path | None, everything: bool, **look: Any) -> None:
+    """Write NAME.md, NAME.csv ... for RUN, the folder of a `run` or its store.
+
+    latex is .tex, figure is one .svg, .pdf and .png per chart. CSV has every row of the metrics chosen, JSON every record.
+    """
     from attnprof import report
 
-    chosen = report.check_formats(word.strip() for word in formats.split(",") if word.strip())
+    chosen = report.check_formats(_words(formats))
+    if not chosen:
+        raise UsageError(f"--format names none: there are {', '.join(report.FORMATS)}.")
+    if "latex" not in chosen and (look["standalone"] or look["latex"] != "booktabs"):
+        raise UsageError("--standalone and --latex are about LaTeX files: add latex to --format.")
+    columns = _words(look["columns"])
     for path, stored in _stores(run):
         for warning in stored.warnings:
             say(f"warning: {warning}")
@@ -40,7 +72,15 @@ def report_command(run: Path, formats: str, out: Path | None, everything: bool) 
         missing = len(wanted) - len(records)
         if missing:
             say(f"warning: {path}: {missing} of {len(wanted)} cases have no record yet: `attnprof run --resume` goes on.")
-        meta = report.Meta(last.name, last.baseline, last.metrics or report.Meta("").metrics)
+        meta = report.Meta(
+            last.name,
+            last.baseline,
+            last.metrics or report.Meta("").metrics,
+            columns,
+            look["sort"],
+            report.Look(look["highlight"], look["latex"], look["standalone"]),
+            *(("", "") if everything else (last.source, last.commit)),
+        )
         for file in write_reports(records, meta, chosen, out or path.parent):
             click.echo(str(file))
 
@@ -50,10 +90,14 @@ def write_reports(records: Sequence[Record], meta: Meta, formats: Iterable[str],
     from attnprof import report
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         return report.write(records, meta, formats, folder)
     except OSError as error:
         raise UsageError(f"{error.filename or folder}: cannot be written: {error.strerror or error}.") from error
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """'a, b' -> ('a', 'b')."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def _stores(run: Path) -> list[tuple[Path, Stored]]:

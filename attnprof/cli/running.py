@@ -15,6 +15,7 @@ import click
 from attnprof.cli import echo_json
 from attnprof.cli.bounding import bounded, check
 from attnprof.cli.crosschecking import cross_checked
+from attnprof.cli.made_from import commit_of, source_of
 from attnprof.cli.options import Seconds
 from attnprof.cli.progress import progress, say
 from attnprof.cli.reporting import write_reports
@@ -29,7 +30,7 @@ _CALIBRATED = "calibrated_memory"  # the metric that asks for it
 @click.option("--device", help="auto, cpu, cuda, cuda:N, or none to trace only.  [default: the spec's]")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Store and reports.  [default: reports/NAME]")
 @click.option(
-    "--format", "formats", default="md,csv", show_default=True, metavar="F,...", help="Reports to write: md, csv, json."
+    "--format", "formats", default="md,csv", show_default=True, metavar="F,...", help="md, csv, json, latex, html, figure."
 )
 @click.option("--set", "overrides", multiple=True, metavar="K=V", help="Override a value: --set input.hw=[33x33].")
 @click.option("--only", multiple=True, metavar="GLOB", help="Only these mechanisms or labels (repeatable).")
@@ -125,7 +126,9 @@ def _run_one(spec: Any, cases: Sequence[Case], options: dict[str, Any], formats:
     folder: Path = options["out"] or Path("reports") / stem
     path = _prepare(folder, stem, options)
     kept = _reuse(path, cases, options, _CALIBRATED in spec.metrics)
-    run = store.Run(spec.name, tuple(dict.fromkeys(case.key for case in cases)), spec.baseline, tuple(spec.metrics))
+    asked = tuple(dict.fromkeys(case.key for case in cases))
+    made_from = source_of(spec.source, options["overrides"]), commit_of(spec.source)
+    run = store.Run(spec.name, asked, spec.baseline, tuple(spec.metrics), *made_from)
     larger = _larger_run(path, run.keys)
     store.append(path, run)
     found, interrupted = _execute(spec, [case for case in cases if case.key not in kept], options, path)
@@ -133,14 +136,16 @@ def _run_one(spec: Any, cases: Sequence[Case], options: dict[str, Any], formats:
     if spec.counters and not interrupted:
         by_key |= cross_checked(by_key, spec.counters, path, options)
     records = bounded([by_key[key] for key in run.keys if key in by_key], spec, path)
-    meta = report.Meta(spec.name, spec.baseline, spec.metrics)
-    stale = [name for name in report.FORMATS if name not in formats and (folder / f"{stem}.{name}").exists()]
-    written = write_reports(records, meta, (*formats, *stale), folder)
+    meta = report.Meta(spec.name, spec.baseline, spec.metrics, source=run.source, commit=run.commit)
+    stale = [name for name in report.there(folder, stem) if name not in formats]
+    written = write_reports(records, meta, (*formats, *(name for name in stale if name != "figure")), folder)
     if not options["as_json"]:
         table = report.build(records, name=spec.name, baseline=spec.baseline, metrics=spec.metrics)
         click.echo(console.render(table), nl=False)
     if not options["quiet"]:
         say("wrote " + ", ".join(str(file) for file in [*written, path]))
+        if "figure" in stale:
+            say(f"the figures in {folder} are of an earlier run: `attnprof report {folder} --format figure` renews them.")
         if larger:
             say(
                 f"the reports show the {len(run.keys)} cases of this run; the store holds {larger}: "

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from attnprof.cli import echo_json
+
+if TYPE_CHECKING:
+    from attnprof.records import Case
+    from attnprof.spec import Spec
 
 
 @click.command("validate")
@@ -26,9 +33,26 @@ def validate_command(specs: tuple[str, ...], overrides: tuple[str, ...]) -> None
             mistakes.append(str(error))
         else:
             cases = plan.expand(spec, "none")
+            empty = _empty_claims(spec, cases)
+            if empty:
+                mistakes += empty
+                continue
             click.echo(f"{path}: fine, {len(cases)} cases in {len(plan.blocks(cases))} blocks.")
     if mistakes:
         raise UsageError("\n".join(mistakes))
+
+
+def _empty_claims(spec: Spec, cases: Sequence[Case]) -> list[str]:
+    """Claims whose condition no case meets: a gate would say nothing of them."""
+    if not spec.claims:
+        return []
+    from attnprof.gate import promises
+
+    return [
+        f"{spec.source}:{promise.line}:{promise.column}: no case of this spec is what the claim '{promise.text}' is about"
+        for promise in spec.claims
+        if not promises.instances(promise, cases)
+    ]
 
 
 @click.command("schema")

@@ -10,8 +10,8 @@
         The calibrated peaks alone; `Calibrated.added_to(record)` puts one into a record, as a run with
         `Options(calibrate=True)` does.
     Options(budget_s=5.0, run_budget_s=None, timeout_s=300.0, max_rel_ci=0.01, min_samples=10, seed=0, ...)
-    Progress(stage, done, total, case, text): stage is 'trace', 'calibrate', 'measure', 'memory' or 'warning'; `progress`
-        gets these.
+    Progress(stage, done, total, case, text): stage is 'trace', 'calibrate', 'measure', 'memory', 'time', 'confirm' or
+        'warning'; `progress` gets these.
 
 A record that is ok and was left unmeasured has a `detail` that starts with NOT_MEASURED_BUDGET or NOT_MEASURED_MEMORY.
 Record.environment holds the provenance that `attnprof.store.reusable` compares, and, once measured, the machine.

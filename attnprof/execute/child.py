@@ -25,7 +25,7 @@ RING_BYTES = 64 * 1024
 _GRACE_S = 5.0  # for a killed child to be gone
 _GLANCE_S = 1.0  # turns change without a word: the board is looked at so often
 _START_S = 120.0  # for the server to import torch
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 Event = dict[str, Any]
 
@@ -83,7 +83,7 @@ def running_server() -> Server:
         close_server()
     if _running is None:
         ours, theirs = socket.socketpair()
-        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, "1"), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1"), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
         command = server.boot_server(theirs.fileno())
         process = subprocess.Popen(
             command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True, env=environment

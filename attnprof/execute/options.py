@@ -44,7 +44,7 @@ class Options:
 class Progress:
     """One step of a run: `done` of `total` cases of this stage are through; `case` is the latest; `text` is for people."""
 
-    stage: str  # trace, calibrate, measure, memory, warning
+    stage: str  # trace, calibrate, measure, memory, time, confirm, warning
     done: int = 0
     total: int = 0
     case: Case | None = None

@@ -91,7 +91,7 @@ def _become_child(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
     code = 70
     try:
         os.setsid()
-        _die_with_parent(request["server"])
+        die_with_parent(request["server"])
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -119,7 +119,7 @@ def _become_child(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
         os._exit(code)
 
 
-def _die_with_parent(server: int) -> None:
+def die_with_parent(server: int) -> None:
     """Have the kernel kill this process when the server ends (Linux); leave at once where it has ended already."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

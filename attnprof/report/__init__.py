@@ -2,9 +2,9 @@
 
 What others call:
 
-    build(records, *, name, baseline, metrics, inverse=False) -> Report       table.py: tables, footnotes, notes
-    FORMATS[name](report) -> str                                               'md', 'csv', 'json'
-    write(records, meta, formats, out_dir) -> list[Path]                       NAME.md, NAME.csv, ... in out_dir, atomically
+    build(records, *, name, baseline, metrics, inverse=False, ...) -> Report   table.py: tables, footnotes, notes
+    FORMATS[name](report) -> {suffix: text or bytes}                           'md', 'csv', 'json', 'latex', 'html', 'figure'
+    write(records, meta, formats, out_dir) -> list[Path]                       NAME.md, NAME.tex, ... in out_dir, atomically
     check_formats(formats) -> tuple[str, ...]                                  before a run: UsageError for an unknown one
     console.render(report) -> str                                              what `run` prints: at most 80 columns
     json.data(records, name) -> dict                                           what `run --json` prints
@@ -17,41 +17,96 @@ What others call:
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from attnprof.errors import UsageError
 from attnprof.records import Record
 from attnprof.report import csv, json, markdown
+from attnprof.report.columns import chosen_metrics
 from attnprof.report.metrics import DEFAULT_METRICS
-from attnprof.report.table import Report, build
+from attnprof.report.table import Look, Report, build
 
-FORMATS: Mapping[str, Callable[[Report], str]] = {"md": markdown.render, "csv": csv.render, "json": json.render}
+Files = Mapping[str, str | bytes]  # {suffix of the file's name: what stands in it}
 
-__all__ = ["FORMATS", "Meta", "Report", "build", "check_formats", "file_stem", "write"]
+
+def _latex(report: Report) -> Files:
+    from attnprof.report import latex
+
+    return {".tex": latex.render(report)}
+
+
+def _html(report: Report) -> Files:
+    from attnprof.report import page
+
+    return {".html": page.render(report)}
+
+
+def _figure(report: Report) -> Files:
+    from attnprof.report import figures
+
+    return figures.figures(report)
+
+
+FORMATS: Mapping[str, Callable[[Report], Files]] = {
+    "md": lambda report: {".md": markdown.render(report)},
+    "csv": lambda report: {".csv": csv.render(report)},
+    "json": lambda report: {".json": json.render(report)},
+    "latex": _latex,
+    "html": _html,
+    "figure": _figure,
+}
+# What a format always writes, by which an earlier report is known; a glob, since figures are as many as there are charts.
+_WRITTEN = {"md": ".md", "csv": ".csv", "json": ".json", "latex": ".tex", "html": ".html", "figure": "-*.svg"}
+_NEEDS = {"html": ("altair", "vl_convert"), "figure": ("altair", "vl_convert")}
+
+__all__ = ["FORMATS", "Look", "Meta", "Report", "build", "check_formats", "file_stem", "there", "write"]
 
 
 @dataclass(frozen=True)
 class Meta:
-    """What a report needs to know of the spec: its name, the baseline's label, the metrics to show."""
+    """What a report needs to know beside its records: the spec's name, the baseline's label, the metrics, how it is to look.
+
+    `columns`: metrics, METRIC.value, METRIC.delta, METRIC.ratio, or ratio and delta for all; in place of `metrics`, all their
+    columns. `source` is the hash of the spec's text and `commit` that of its repository where they are known.
+    """
 
     name: str
     baseline: str | None = None
     metrics: Sequence[str] = DEFAULT_METRICS
+    columns: Sequence[str] = ()
+    sort: str | None = None
+    look: Look = field(default_factory=Look)
+    source: str = ""
+    commit: str = ""
 
 
 def check_formats(formats: Iterable[str]) -> tuple[str, ...]:
-    """The formats, once each. Raises UsageError with the nearest name for one that does not exist."""
+    """The formats, once each. Raises UsageError with the nearest name for one that does not exist, and for a missing extra."""
     chosen = tuple(dict.fromkeys(formats))
     for name in chosen:
         if name not in FORMATS:
             near = difflib.get_close_matches(name, FORMATS, n=1)
             advice = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(FORMATS)}."
             raise UsageError(f"no report format is called '{name}': {advice}")
+        lacking = _lacking(name)
+        if lacking:
+            raise UsageError(f"the format '{name}' needs {' and '.join(lacking)}: pip install 'attnprof[plots]'.")
     return chosen
+
+
+def _lacking(name: str) -> list[str]:
+    """The packages that a format needs and that are not installed."""
+    return [package for package in _NEEDS.get(name, ()) if importlib.util.find_spec(package) is None]
+
+
+def there(folder: Path, stem: str) -> list[str]:
+    """The formats that `folder` holds a report of this name in and that can be written again."""
+    return [name for name, suffix in _WRITTEN.items() if not _lacking(name) and any(folder.glob(f"{stem}{suffix}"))]
 
 
 def file_stem(name: str) -> str:
@@ -59,19 +114,41 @@ def file_stem(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name).strip("._")[:100] or "report"
 
 
+def build_as(records: Sequence[Record], meta: Meta) -> Report:
+    """The report that `meta` describes. Raises UsageError for columns that do not exist or cannot be sorted by."""
+    return build(
+        records,
+        name=meta.name,
+        baseline=meta.baseline,
+        metrics=chosen_metrics(meta.columns) or meta.metrics,
+        columns=meta.columns,
+        order=meta.sort,
+        look=meta.look,
+        source=meta.source,
+        commit=meta.commit,
+    )
+
+
 def write(records: Sequence[Record], meta: Meta, formats: Iterable[str], out_dir: Path) -> list[Path]:
-    """Write the report in every format to out_dir/NAME.FORMAT; a reader sees the old file or the new one, never a part."""
+    """Write the report in every format to out_dir/NAME.SUFFIX; a reader sees the old file or the new one, never a part."""
     chosen = check_formats(formats)
-    report = build(records, name=meta.name, baseline=meta.baseline, metrics=meta.metrics)
+    report = build_as(records, meta)
     out_dir.mkdir(parents=True, exist_ok=True)
     paths = []
     for name in chosen:
-        path = out_dir / f"{file_stem(meta.name)}.{name}"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(FORMATS[name](report), encoding="utf-8", errors="backslashreplace", newline="")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        paths.append(path)
+        for suffix, content in FORMATS[name](report).items():
+            path = out_dir / f"{file_stem(meta.name)}{suffix}"
+            _put(path, content)
+            paths.append(path)
     return paths
+
+
+def _put(path: Path, content: str | bytes) -> None:
+    """Write a file beside its place and move it there."""
+    data = content if isinstance(content, bytes) else content.encode("utf-8", errors="backslashreplace")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

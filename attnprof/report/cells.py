@@ -95,13 +95,18 @@ def _skewed(reading: Reading) -> bool:
     return longer > _SKEW * shorter
 
 
-def ranks(readings: Sequence[Reading | None], higher_is_better: bool) -> list[int]:
+def ranks(readings: Sequence[Reading | None], higher_is_better: bool, highlight: str = "significant") -> list[int]:
     """1 for the best and for all whose interval meets the best's, 2 for the next such set, else 0.
 
-    Judged on unrounded values. One value alone is not the best of anything, and a second is named among three or more.
+    `highlight` "best" asks no interval, "none" ranks nothing. Judged on unrounded values. One value alone is not the best of
+    anything, and a second is named among three or more.
     """
     out = [0] * len(readings)
+    if highlight == "none":
+        return out
     left = [(i, reading) for i, reading in enumerate(readings) if reading is not None]
+    if highlight == "best":
+        left = [(i, Reading(reading.value)) for i, reading in left]
     count = len(left)
     for rank, fewest in ((1, 2), (2, 3)):
         if not left or count < fewest:

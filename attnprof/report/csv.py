@@ -1,7 +1,11 @@
 """Report -> tidy CSV: one row per case and metric, raw values in base units, ready for pandas.
 
-A text cell that a spreadsheet would take for a formula gets a leading apostrophe. Numbers that do not exist are empty here
-and only here (pandas reads them as NaN); `status` and `reason` say why. Axis arguments follow as `arg_NAME` columns.
+A text cell that a spreadsheet would take for a formula gets a leading apostrophe, which `unguard` takes away; a line break in
+it is a space. Numbers that do not exist are empty here and only here (pandas reads them as NaN); `status` and `reason` say why.
+Axis arguments follow as `arg_NAME` columns. Numbers have as many digits as tell them from every other. pandas takes words such
+as 'NA' and 'None' for missing; where a label may be one,
+
+    pandas.read_csv(path, keep_default_na=False, na_values=dict.fromkeys(NUMBERS, ""))
 """
 
 from __future__ import annotations
@@ -14,15 +18,16 @@ from typing import Any
 
 from attnprof.report import crosscheck
 from attnprof.report.blocks import axes, axis_text
-from attnprof.report.metrics import METRICS
+from attnprof.report.metrics import METRICS, Reading
 from attnprof.report.table import Report, Row, Table
 
 COLUMNS = (
     *("spec", "mechanism", "label", "args", "batch", "channels", "height", "width", "dtype", "mode", "device"),
     *("metric", "value", "ci_low", "ci_high", "n", "unit", "baseline", "delta", "ratio", "ratio_low", "ratio_high"),
-    *("status", "reason", "key", "frames", "host", "settings"),
+    *("status", "reason", "key", "frames", "host", "settings", "k"),
 )
-_NUMBERS = ("value", "ci_low", "ci_high", "n", "delta", "ratio", "ratio_low", "ratio_high")
+NUMBERS = ("value", "ci_low", "ci_high", "n", "k", "delta", "ratio", "ratio_low", "ratio_high")
+_GUARDED = re.compile(r"'*(\s*[=+\-@]|\t)")
 
 
 def render(report: Report) -> str:
@@ -42,7 +47,12 @@ def render(report: Report) -> str:
 def guard(text: str) -> str:
     """Text on one line that no spreadsheet takes for a formula."""
     line = re.sub(r"[\r\n\0]+", " ", text)
-    return "'" + line if line.lstrip()[:1] in ("=", "+", "-", "@") or line[:1] == "\t" else line
+    return "'" + line if _GUARDED.match(line) else line
+
+
+def unguard(text: str) -> str:
+    """The text that `guard` made this of, but for its line breaks."""
+    return text[1:] if text.startswith("'") and _GUARDED.match(text) else text
 
 
 def _entries(report: Report, table: Table, row: Row) -> list[dict[str, Any]]:
@@ -71,12 +81,18 @@ def _entries(report: Report, table: Table, row: Row) -> list[dict[str, Any]]:
         if column.kind == "value":
             reading = cell.reading
             numbers = (None,) * 4 if reading is None else (reading.value, reading.low, reading.high, reading.n)
-            named = dict(zip(_NUMBERS[:4], numbers, strict=True))
+            named = dict(zip(NUMBERS[:4], numbers, strict=True)) | {"k": _processes(row, reading)}
             entries.append(common | named | {"metric": column.key, "unit": METRICS[column.key].unit, "reason": cell.reason})
         elif column.kind == "ratio" and cell.ratio is not None:
             ratio = cell.ratio
-            entries[-1] |= dict(zip(_NUMBERS[4:], (ratio.delta, ratio.value, ratio.low, ratio.high), strict=True))
+            entries[-1] |= dict(zip(NUMBERS[5:], (ratio.delta, ratio.value, ratio.low, ratio.high), strict=True))
         if column.kind == "ratio" and cell.reason and not entries[-1]["reason"]:
             entries[-1]["reason"] = cell.reason
     entries += [common | opinion for opinion in crosscheck.csv_rows(row.record)]
     return [{key: guard(value) if isinstance(value, str) else value for key, value in entry.items()} for entry in entries]
+
+
+def _processes(row: Row, reading: Reading | None) -> int | None:
+    """How many processes a sampled reading comes from."""
+    timing = row.record.timing
+    return None if timing is None or reading is None or reading.n is None else timing.k

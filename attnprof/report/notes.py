@@ -88,9 +88,9 @@ def notes_of(records: Sequence[Record], metrics: Sequence[Metric], baseline: str
         out += bound_notes(records)
     out += (
         _placed(records)
-        + _settings(records)
+        + settings_notes(records)
         + kernel_notes(records)
-        + _environment(records)
+        + environment_notes(records)
         + _timing(records)
         + memory_notes(records)
     )
@@ -151,7 +151,7 @@ def _placed(records: Sequence[Record]) -> list[str]:
     return [f"Placed {where}: {named(labels)}." for where, labels in found.items()]
 
 
-def _settings(records: Sequence[Record]) -> list[str]:
+def settings_notes(records: Sequence[Record]) -> list[str]:
     """Settings that all cases share."""
     every = [dict(record.case.settings) for record in records]
     shared = {key: value for key, value in every[0].items() if all(one.get(key) == value for one in every)} if every else {}
@@ -177,7 +177,7 @@ def _environment_text(record: Record) -> str:
     return ", ".join(f"{name} {clean(text)}" for name, text in said.items())
 
 
-def _environment(records: Sequence[Record]) -> list[str]:
+def environment_notes(records: Sequence[Record]) -> list[str]:
     """Each environment once, of the measured cases where there are any; several are said: their numbers do not compare."""
     seen: Counter[str] = Counter()
     measured = [record for record in records if record.timing is not None or record.memory is not None]

@@ -13,20 +13,31 @@ every cell has a unit of its own, and none is the best.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from attnprof import units
 from attnprof.errors import UsageError
 from attnprof.records import Record
 from attnprof.report.blocks import axes, axis_text, by_block, by_kind, find, title_of_kind, titles
 from attnprof.report.cells import decimals, delta_text, ranks, ratio_text, signed, value_text
+from attnprof.report.columns import picked
 from attnprof.report.metrics import DEFAULT_METRICS, NOT_MEASURED_DEVICE, Metric, Reading, caveat, metric, select, why_missing
 from attnprof.report.notes import notes_of
 from attnprof.report.ratios import Ratio, ratio_of
 from attnprof.report.text import clean, clip
 
 MISSING = "-"
-_FOOTNOTE_ROOM = 200
+HIGHLIGHTS = ("significant", "best", "none")
+FOOTNOTE_ROOM = 200
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a report is to look: what is marked as best; in LaTeX which package aligns, and whether it is a whole document."""
+
+    highlight: str = "significant"  # one of HIGHLIGHTS: where intervals tell them apart, on the values alone, nothing
+    latex: str = "booktabs"  # or siunitx
+    standalone: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,23 +78,30 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The cases of one block; cells refer to the footnotes by number, from 1."""
+    """The cases of one block; cells refer to the footnotes by number, from 1. `visible` shows what is `picked`, or all."""
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     footnotes: tuple[str, ...] = ()
+    picked: frozenset[tuple[str, str]] = frozenset()  # (key, kind) of columns, where some were asked for
 
 
 @dataclass(frozen=True)
 class Report:
-    """All tables of a run, the notes that hold for all of them, and the records they were made from, in order."""
+    """All tables of a run, the notes that hold for all of them, and the records they were made from, in order.
+
+    `source` and `commit`: hash of the spec's text and commit of its repository at the time of the run; '' where not known.
+    """
 
     name: str
     tables: tuple[Table, ...]
     notes: tuple[str, ...]
     records: tuple[Record, ...]
     baseline: str | None = None
+    look: Look = field(default_factory=Look)
+    source: str = ""
+    commit: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,6 +115,8 @@ class _Plan:
     baseline: str | None
     inverse: bool
     mixed: bool = False  # several shapes in one table
+    picked: frozenset[tuple[str, str]] = frozenset()
+    highlight: str = "significant"
     placed: bool = False  # in networks, where a delta is small beside its value: it has a unit of its own
 
 
@@ -107,19 +127,35 @@ def build(
     baseline: str | None = None,
     metrics: Iterable[str] = DEFAULT_METRICS,
     inverse: bool = False,
+    columns: Iterable[str] = (),
+    order: str | None = None,
+    look: Look | None = None,
+    source: str = "",
+    commit: str = "",
 ) -> Report:
-    """The report of one run. `baseline` is a label or a mechanism's name; `inverse` gives ratios as baseline / value."""
+    """The report of one run. `baseline` is a label or a mechanism's name; `inverse` gives ratios as baseline / value.
+
+    `columns` are the words of columns.py, of which `metrics` has the metrics; `order` is the metric that rows are sorted by.
+    """
+    look = look or Look()
+    wanted = picked(columns, [metric(name).key for name in metrics], baseline)
     chosen = select(metrics, records)
+    if wanted:
+        chosen = tuple(each for each in chosen if any(key == each.key for key, _ in wanted))
     blocks = by_block(records)
     placed = any(record.case.host is not None for record in records)
-    plan = _Plan(records, chosen, _scales(chosen, records), axes(records), baseline, inverse, placed=placed)
+    plan = _Plan(records, chosen, _scales(chosen, records), axes(records), baseline, inverse)
+    plan = replace(plan, placed=placed, picked=wanted, highlight=look.highlight)
     heads = titles([members[0].case for members in blocks])
     kinds = None if baseline else by_kind(records)
     if kinds is not None:
         blocks, heads = kinds, [title_of_kind([record.case for record in members]) for members in kinds]
         plan = replace(plan, mixed=True)
     tables = tuple(_table(title, members, plan) for title, members in zip(heads, blocks, strict=True))
-    return Report(name, tables, notes_of(records, chosen, baseline, inverse), tuple(records), baseline)
+    if order is not None:
+        tables = tuple(sort(each, order) for each in tables)
+    notes = notes_of(records, chosen, baseline, inverse)
+    return Report(name, tables, notes, tuple(records), baseline, look, source, commit)
 
 
 def sort(table: Table, key: str) -> Table:
@@ -128,7 +164,7 @@ def sort(table: Table, key: str) -> Table:
     Raises UsageError for no such metric, and for one that is not to be seen in the table.
     """
     wanted = metric(key)
-    shown = [column.key for column in visible(table).columns if column.kind == "value"]
+    shown = [column.key for column in visible(replace(table, picked=frozenset())).columns if column.kind == "value"]
     if wanted.key not in shown:
         raise UsageError(f"the table cannot be sorted by '{key}', which it does not show: it shows {', '.join(shown)}.")
     at = next(i for i, column in enumerate(table.columns) if (column.key, column.kind) == (wanted.key, "value"))
@@ -142,18 +178,31 @@ def sort(table: Table, key: str) -> Table:
 
 
 def visible(table: Table) -> Table:
-    """Without the metrics that the whole table lacks because nothing was to be measured (device none; the notes say so)."""
+    """Without the metrics that the whole table lacks because nothing was to be measured (device none; the notes say so).
+
+    Of the others the columns that were picked, where any were.
+    """
     hidden = {
         column.key
         for i, column in enumerate(table.columns)
         if column.kind == "value" and table.rows and all(row.cells[i].reason == NOT_MEASURED_DEVICE for row in table.rows)
     }
-    keep = [i for i, column in enumerate(table.columns) if column.kind in ("label", "axis", "size") or column.key not in hidden]
-    if not any(table.columns[i].kind == "value" for i in keep):
-        return table
+    heads = ("label", "axis", "size")
+    asked = [i for i, column in enumerate(table.columns) if column.kind in heads or _picked(table, column)]
+    keep = [i for i in asked if table.columns[i].kind in heads or table.columns[i].key not in hidden]
+    if all(table.columns[i].kind in heads for i in keep):
+        keep = asked
+    return narrow(table, keep)
+
+
+def narrow(table: Table, keep: Sequence[int]) -> Table:
+    """The table with these columns alone; its footnotes are numbered anew."""
     rows = tuple(Row(row.record, tuple(row.cells[i] for i in keep)) for row in table.rows)
-    shown = replace(table, columns=tuple(table.columns[i] for i in keep), rows=rows)
-    return _number_footnotes(shown)
+    return _number_footnotes(replace(table, columns=tuple(table.columns[i] for i in keep), rows=rows))
+
+
+def _picked(table: Table, column: Column) -> bool:
+    return not table.picked or (column.key, column.kind) in table.picked
 
 
 def _scales(chosen: Iterable[Metric], records: Sequence[Record]) -> dict[str, tuple[str, float]]:
@@ -184,7 +233,7 @@ def _table(title: str, members: Sequence[Record], plan: _Plan) -> Table:
         unit, divisor = plan.scales[each.key]
         columns.append(Column(each.key, each.head, unit, each.direction, "value"))
         places = decimals([reading for reading in readings if reading is not None], divisor)
-        parts.append(_values(members, readings, each, places, divisor))
+        parts.append(_values(members, readings, each, places, divisor, plan.highlight))
         if plan.baseline:
             ratios = [_ratio(record, base, each, plan) for record in members]
             if not plan.inverse:
@@ -193,16 +242,22 @@ def _table(title: str, members: Sequence[Record], plan: _Plan) -> Table:
             columns.append(Column(each.key, "ratio", "", "", "ratio"))
             parts.append(ratios)
     rows = tuple(Row(record, tuple(part[i] for part in parts)) for i, record in enumerate(members))
-    return _number_footnotes(Table(title, tuple(columns), rows))
+    return _number_footnotes(Table(title, tuple(columns), rows, picked=plan.picked))
 
 
 def _values(
-    members: Sequence[Record], readings: Sequence[Reading | None], each: Metric, places: int, divisor: float
+    members: Sequence[Record],
+    readings: Sequence[Reading | None],
+    each: Metric,
+    places: int,
+    divisor: float,
+    highlight: str = "none",
 ) -> list[Cell]:
     out = []
     ranked = (not caveat(record, each) and not record.case.alone for record in members)  # what is placed, not the network
     whole = [reading if fit else None for fit, reading in zip(ranked, readings, strict=True)]
-    for record, reading, rank in zip(members, readings, ranks(whole, each.higher_is_better), strict=True):
+    places_taken = ranks(whole, each.higher_is_better, highlight)
+    for record, reading, rank in zip(members, readings, places_taken, strict=True):
         if reading is None:
             text = MISSING if record.status == "ok" else clean(record.status)
             out.append(Cell(text, reason=why_missing(record, each)))
@@ -252,4 +307,4 @@ def _number_footnotes(table: Table) -> Table:
             marker = numbers.setdefault(cell.reason, len(numbers) + 1) if cell.reason else 0
             marked.append(replace(cell, marker=marker))
         rows.append(Row(row.record, tuple(marked)))
-    return replace(table, rows=tuple(rows), footnotes=tuple(clip(clean(reason), _FOOTNOTE_ROOM) for reason in numbers))
+    return replace(table, rows=tuple(rows), footnotes=tuple(clip(clean(reason), FOOTNOTE_ROOM) for reason in numbers))

@@ -16,13 +16,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from attnprof.errors import Problem, SpecError, UsageError
 from attnprof.records import MODES
 from attnprof.spec.networks import Network
 from attnprof.spec.scalars import format_scalar
 from attnprof.spec.values import DEFAULT_METRICS, METRICS, parse_hw
+
+if TYPE_CHECKING:
+    from attnprof.spec.promises import Promise
+    from attnprof.spec.quantities import Tolerance
 
 __all__ = [
     "MAX_POINTS",
@@ -77,6 +81,7 @@ class Entry:
     line: int = 0  # in the spec file; 0: not from a file
     input: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     written: str = ""
+    column: int = 0  # in the line
 
     @property
     def text(self) -> str:
@@ -98,6 +103,7 @@ class Spec:
     """A parsed spec. `baseline` is a label; `threads` None measures with one; `counters` to cross-check with.
 
     With hosts the inputs are those of the networks; each stands alone in a row of its own, which ALONE names as the baseline.
+    claims, tolerances: what `gate` holds true, and how much more than a baseline it allows.
     """
 
     inputs: tuple[Input, ...]
@@ -117,6 +123,8 @@ class Spec:
     source: str = ""
     bounds: str = "auto"
     hosts: tuple[Network, ...] = ()
+    claims: tuple[Promise, ...] = ()
+    tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
 
 
 def parse_file(path: str | Path, overrides: Sequence[str] = ()) -> Spec:

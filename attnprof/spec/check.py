@@ -20,10 +20,12 @@ from attnprof.errors import Problem, UsageError
 from attnprof.spec import Input, Measure, Spec, size_problem
 from attnprof.spec.entries import arguments_of, baseline_label, check_item, check_labels, to_entry
 from attnprof.spec.finding import Finding, from_pydantic, place
+from attnprof.spec.gating import check_claimed_labels, check_gating, to_claims, to_tolerances
 from attnprof.spec.hosting import baseline_of, check_hosts, to_network
 from attnprof.spec.imports import located
 from attnprof.spec.model import HostModel, InputModel, ItemModel, MeasureModel, SpecModel, keys_of
 from attnprof.spec.networks import channels_of
+from attnprof.spec.places import labels
 from attnprof.spec.scalars import format_scalar
 from attnprof.spec.values import nearest, parse_hw
 from attnprof.spec.yaml_loader import Document, Path
@@ -48,6 +50,7 @@ def check(document: Document, overridden: dict[Path, str]) -> tuple[Spec | None,
         findings += _repeated(value, items)
         findings += check_labels(document, value, items)
         findings += check_hosts(value) if value.get("host") is not None else _without_channels(value)
+        findings += check_gating(value)
     spec = None
     if model is not None and not findings:
         spec = _spec(document, model)
@@ -57,6 +60,8 @@ def check(document: Document, overridden: dict[Path, str]) -> tuple[Spec | None,
             baseline = baseline_of(model.baseline, spec.entries, spec.hosts)
             findings += [baseline] if isinstance(baseline, Finding) else []
             spec = dataclasses.replace(spec, baseline=str(baseline))
+        if not sentence:
+            findings += check_claimed_labels(value, spec.claims, list(labels(spec)))
     placed = [place(document, overridden, finding) for finding in dict.fromkeys(findings)]
     problems = sorted([*document.problems, *placed], key=lambda problem: (problem.line, problem.column))
     return (None if problems else spec), problems
@@ -157,6 +162,8 @@ def _spec(document: Document, model: SpecModel) -> Spec:
         source=document.file,
         bounds=model.bounds,
         hosts=hosted,
+        claims=to_claims(document, model.claims),
+        tolerances=to_tolerances(model.tol),
     )
 
 

@@ -154,8 +154,8 @@ def to_entry(document: Document, index: int, item: Any) -> Entry | None:
         key: tuple(as_size(key, value) for value in (values if isinstance(values, list) else [values]))
         for key, values in (args or {}).items()
     }
-    line = document.values.get(("mechanisms", index), (0, 0))[0]
+    line, column = document.values.get(("mechanisms", index), (0, 0))
     if imported is None:
         with contextlib.suppress(UsageError):
             text = mechanisms.resolve(text)
-    return Entry(text, label or label_of(text), axes, imported=imported is not None, line=line)
+    return Entry(text, label or label_of(text), axes, imported=imported is not None, line=line, column=column)

@@ -29,12 +29,16 @@ _SENTENCES = {
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong at a path of the value; `key`: with the key itself rather than with what stands behind it."""
+    """Something wrong at a path of the value; `key`: with the key itself rather than with what stands behind it.
+
+    offset: at which character of a text that stands there.
+    """
 
     path: Path
     what: str
     hint: str = ""
     key: bool = False
+    offset: int = 0
 
 
 def from_pydantic(error: Mapping[str, Any], key_hint: Callable[[Path], str]) -> Finding:
@@ -67,4 +71,14 @@ def place(document: Document, overridden: dict[Path, str], finding: Finding) -> 
         path = path[:-1]
     prefix = ".".join(str(part) for part in (path[:-1] if finding.key and path == finding.path else path))
     what = f"{prefix}: {finding.what}" if prefix else finding.what
-    return document.problem(table.get(path, (1, 1)), what, finding.hint)
+    position = table.get(path, (1, 1))
+    return document.problem(_inside(document, position, finding.offset), what, finding.hint)
+
+
+def _inside(document: Document, position: tuple[int, int], offset: int) -> tuple[int, int]:
+    """The place of a character of a text that begins at `position`, where that is on one line and written as it is read."""
+    line, column = position
+    source = document.lines[line - 1] if 0 < line <= len(document.lines) else ""
+    begin = source[column - 1 : column]
+    moved = column + offset + (begin in ("'", '"'))
+    return position if not offset or begin in ("|", ">", "&", "*") or moved > len(source) + 1 else (line, moved)

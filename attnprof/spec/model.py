@@ -99,6 +99,13 @@ def _argument(value: Any) -> Any:
     return value
 
 
+def _tolerance(value: Any) -> Any:
+    """A share or an amount; whether it is one of that metric is seen where the metric is known."""
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        return value
+    raise wrong(f"{shown(value)} is no tolerance", "write a share such as 5%, or so much on top such as +16MiB")
+
+
 def _device(value: Any) -> str:
     if isinstance(value, str):
         kind, colon, index = value.partition(":")
@@ -227,6 +234,12 @@ class SpecModel(Closed):
         "auto", description="whose rates bound: auto, measured (doctor --roofline), or a published device such as h100-sxm"
     )
     threads: Axis[Size] | None = Field(None, description="CPU threads while measuring; default: 1")
+    claims: Axis[str] = Field(
+        [], description="what `gate` holds true, such as macs(ccnet) < macs(nonlocal) @ hw >= 65x65, or a list of such texts"
+    )
+    tol: dict[str, Annotated[Any, Checked(_tolerance, (("type", ["number", "string"]),))]] = Field(
+        {}, description="{metric: how much more than its baseline `gate` allows, such as 5% or +16MiB}"
+    )
 
 
 def keys_of(model: type[BaseModel]) -> tuple[str, ...]:

@@ -28,6 +28,21 @@ METRICS = (
     "bound_ratio",
 )
 BOUND_METRICS = ("bound", "unfused", "bound_ratio")
+# What a gate compares exactly, by the names of Counts, and two ledgers: op calls, and calls of ops without a formula. A name
+# more wants a new SCHEMA of gate/baseline.py: older files lack its numbers.
+BYTES = ("bytes_moved", "activation_bytes", "resident_bytes", "peak_bytes", "peak_cuda_bytes")
+EXACT_METRICS = ("params", "macs", "flops", *BYTES, "op_calls", "uncounted_calls")
+GATE_ALIASES = {
+    "peak": "peak_bytes",
+    "peak_memory": "peak_bytes",
+    "memory": "peak_bytes",
+    "peak_cuda": "peak_cuda_bytes",
+    "peak_cuda_memory": "peak_cuda_bytes",
+    "activation_memory": "activation_bytes",
+    "activations": "activation_bytes",
+    "resident_memory": "resident_bytes",
+    "moved": "bytes_moved",
+}
 DEFAULT_METRICS = ("params", "macs", "flops", "peak_memory", "latency")
 SDPA = ("auto", "math", "fused")
 MEMORY_FORMATS = ("contiguous", "channels_last")

@@ -113,7 +113,7 @@ def run_rounds(
                 left = plan.enough_s - (time.monotonic() - turns.began)
                 most_s = min(most_s, max(left, 0.0) * _WARMUP_SHARE / (len(members) - done))
             with _turn(member, turns):
-                _warm_up(member, plan, turns, flush.run, most_s)
+                warm_up(member, plan, turns, flush.run, most_s)
         active = list(members)
         shuffler = random.Random(plan.seed)
         number = 0
@@ -243,7 +243,7 @@ def _outcome(member: Member, plan: Plan, stopped_by: str, noted: tuple[str, ...]
     return Outcome(member.case, timing, energy_j=energy, extra=extra)
 
 
-def _warm_up(member: Member, plan: Plan, turns: Turns, flush: Callable[[], None], most_s: float) -> None:
+def warm_up(member: Member, plan: Plan, turns: Turns, flush: Callable[[], None], most_s: float) -> None:
     """Launch until the latest launches are steady, within bounds of launches and time (one launch at least)."""
     half = 3 if member.estimate_s > _SLOW_S else 5
     if plan.enough_s is None:

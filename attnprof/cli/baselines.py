@@ -1,0 +1,209 @@
+"""`baseline`: save, show, diff, accept: the committed file that the exact gate compares with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from attnprof.cli import echo_json
+from attnprof.cli.gating import put
+from attnprof.cli.options import Seconds
+from attnprof.cli.progress import progress, say
+from attnprof.errors import NothingSelectedError, UsageError
+
+if TYPE_CHECKING:
+    from attnprof.gate.baseline import Accepted, Baseline
+    from attnprof.gate.outputs import Result
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.group("baseline")
+def baseline_group() -> None:
+    """The traced numbers of a spec in a file to commit: what `gate` compares with."""
+
+
+@baseline_group.command("save")
+@click.argument("spec", metavar="SPEC")
+@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="The file.  [default: baselines/NAME.json]")
+@click.option("--set", "overrides", multiple=True, metavar="K=V", help="Override a value of the spec, as in `run`.")
+@click.option("--timeout", default=300.0, show_default=True, type=Seconds(), help="Seconds per case before it is killed.")
+@click.option(
+    "--allow-import", multiple=True, metavar="PATTERN", help="Let `import:` entries run code: matched with module:Class."
+)
+@click.option("-q", "--quiet", is_flag=True, help="Errors only on stderr.")
+def save_command(spec: str, **options: Any) -> int:
+    """Count every case of SPEC and write the file. Nothing is measured: it is the same on every machine.
+
+    Exit code 5: a case failed; the file records that it does.
+    """
+    from attnprof import plan, report
+    from attnprof.gate import baseline, points
+    from attnprof.spec import check_import_permission, parse_file
+    from attnprof.spec.imports import check_imported_files
+
+    parsed = parse_file(spec, options["overrides"])
+    check_import_permission(parsed, options["allow_import"])
+    check_imported_files(parsed)
+    path: Path = options["out"] or Path("baselines") / f"{report.file_stem(parsed.name)}.json"
+    old = _old(path, options["quiet"])
+    with progress(options["quiet"]) as listener:
+        found = points.count(plan.expand(parsed, "none"), options["timeout"], listener)
+    saved = baseline.merged(old, baseline.Baseline(parsed.name, baseline.made_now(), found))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path.parent}: cannot be made: {error.strerror or error}.") from error
+    put(path, baseline.write(saved))
+    click.echo(str(path))
+    failed = [point for point in found.values() if point.status != "ok"]
+    for point in failed:
+        say(f"warning: {point.name}: {point.status}: {' '.join(point.detail.split())[:300]}: it is recorded as failing.")
+    return 5 if failed else 0
+
+
+def _old(path: Path, quiet: bool) -> Baseline | None:
+    """The file that will be replaced, for its ledger; None where there is none that can be read."""
+    from attnprof.gate import baseline
+
+    if not path.exists():
+        return None
+    try:
+        return baseline.read(path)
+    except (NothingSelectedError, UsageError) as error:
+        if not quiet:
+            say(f"warning: {error} It is replaced; what it says of accepted changes is lost.")
+        return None
+
+
+@baseline_group.command("show")
+@click.argument("file", type=_PATH)
+@click.option("--json", "as_json", is_flag=True, help="The file as JSON.")
+def show_command(file: Path, as_json: bool) -> None:
+    """What FILE holds: a line per point, and the changes that were accepted."""
+    from attnprof.gate import baseline, listing
+
+    found = baseline.read(file)
+    if as_json:
+        echo_json(baseline.data(found))
+    else:
+        click.echo(listing.render(found), nl=False)
+
+
+@baseline_group.command("diff")
+@click.argument("a", type=_PATH)
+@click.argument("b", type=_PATH)
+@click.option("--format", "form", default="table", show_default=True, type=click.Choice(("table", "markdown", "json")))
+def diff_command(a: Path, b: Path, form: str) -> None:
+    """What is other in B than in A. The exit code is 0 whatever that is: `gate` judges."""
+    from attnprof.gate import baseline, outputs, summary
+
+    result = _difference(a, b, baseline.read(a), baseline.read(b))
+    if form == "json":
+        echo_json(outputs.data(result))
+    else:
+        click.echo(summary.render(result) if form == "markdown" else outputs.difference(result), nl=False)
+
+
+def _difference(a: Path, b: Path, before: Baseline, after: Baseline) -> Result:
+    from dataclasses import asdict
+
+    from attnprof.gate import judge, outputs
+
+    why = judge.mismatch(before, after.made, str(a))
+    notes = [f"{a} was made with torch {before.made.torch}, {b} with torch {after.made.torch}."] if why else []
+    rows = judge.judge(before, list(after.points.values()), judge.Rules(missing_fails=False))
+    return outputs.Result(
+        spec=f"{a} -> {b}",
+        file=str(b),
+        rows=tuple(rows),
+        baseline=str(a),
+        made=asdict(after.made),
+        baseline_made=asdict(before.made),
+        notes=tuple(notes),
+    )
+
+
+@baseline_group.command("accept")
+@click.option("--from", "source", required=True, type=_PATH, metavar="GATE.json", help="What `gate --report-json` wrote.")
+@click.option("--metric", "metrics", multiple=True, help="Only this metric (repeatable); `point` for vanished points.")
+@click.option("--match", multiple=True, metavar="GLOB", help="Only these mechanisms or labels (repeatable).")
+@click.option("--reason", required=True, help="Why: it is written into the baseline, with the date.")
+@click.option("--who", default="", help="Who stands for it.")
+@click.option("--baseline", type=_PATH, help="The file to change.  [default: the one that the gate read]")
+@click.option("-q", "--quiet", is_flag=True, help="Errors only on stderr.")
+def accept_command(source: Path, **options: Any) -> None:
+    """Take changes that a gate reported into the baseline, with the reason for it."""
+    from attnprof.gate import baseline
+    from attnprof.gate.rows import POINT
+    from attnprof.spec.quantities import gated_metric
+
+    if not options["reason"].strip():
+        raise UsageError("--reason: say why, for whoever reads the baseline later.")
+    report = _report(source)
+    path = options["baseline"] or (Path(report["baseline"]) if report.get("baseline") else None)
+    if path is None:
+        raise UsageError(f"{source}: this gate read no baseline: give --baseline FILE.")
+    metrics = {name if name == POINT else gated_metric(name, (POINT,)) for name in options["metrics"]}
+    changes = _changes(report["rows"], metrics, options)
+    if not changes:
+        raise NothingSelectedError(f"{source}: no change of a point in it matches: nothing is accepted.")
+    before = baseline.read(path)
+    changed = baseline.accept(before, changes)
+    put(path, baseline.write(changed))
+    for change in changed.accepted[len(before.accepted) :]:
+        click.echo(f"accepted: {change.label} {change.point}: {change.metric} {change.before:,} -> {change.after:,}")
+    if not options["quiet"]:
+        say(f"wrote {path}: commit it.")
+
+
+def _report(path: Path) -> Mapping[str, Any]:
+    """The JSON report of a gate. Raises UsageError."""
+    import json
+
+    from attnprof.gate import outputs
+
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: this is no JSON: {error}.") from error
+    if not isinstance(found, dict) or found.get("kind") != outputs.KIND or not isinstance(found.get("rows"), list):
+        raise UsageError(f"{path}: this is no report of a gate: `attnprof gate SPEC --report-json {path}` writes one.")
+    if found.get("schema") != outputs.SCHEMA:
+        raise UsageError(f"{path}: its schema is {found.get('schema')}, not {outputs.SCHEMA}: run the gate again.")
+    return found
+
+
+def _changes(rows: Sequence[Mapping[str, Any]], metrics: set[str], options: Mapping[str, Any]) -> list[Accepted]:
+    """The rows of the exact class whose value changed, as changes to accept."""
+    from attnprof import plan
+    from attnprof.gate.baseline import Accepted
+
+    when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    found = []
+    for row in rows:
+        try:
+            known = row["class"] == "exact" and isinstance(row["from"], int) and isinstance(row["to"], int)
+            if not known or row["from"] == row["to"] or (metrics and row["metric"] not in metrics):
+                continue
+            if options["match"] and not any(
+                plan.matches(row["label"], row["mechanism"], row["key"], glob) for glob in options["match"]
+            ):
+                continue
+            which = {name: str(row[name]) for name in ("metric", "key", "label", "point")}
+        except (KeyError, TypeError) as error:
+            raise UsageError(
+                f"a row of the report is damaged ({type(error).__name__}: {error}): run the gate again."
+            ) from error
+        why = {"reason": options["reason"].strip(), "when": when, "who": options["who"].strip()}
+        found.append(Accepted(**which, before=row["from"], after=row["to"], **why))
+    return found
+
+
+COMMANDS = {"baseline": baseline_group}

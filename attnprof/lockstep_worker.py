@@ -1,0 +1,168 @@
+"""One side of a lock-step pair: a fresh interpreter that imports the user's code from its own checkout and runs when told to.
+
+Conversation, a JSON line each way at a time: {"event": "up"}; {"do": "prepare", "case", "seed", ...} -> {"event": "ready"};
+{"do": "once"} -> {"event": "sample", "s"} as often as is wanted; {"do": "drop"} -> {"event": "dropped", ...}. Each may be
+answered by {"event": "failed", "status", "detail", "absent"} instead, which drops the case; `absent`: this checkout has no such
+module. The child leaves when the parent closes its end.
+
+The attnprof that measures is that of the parent on both sides. Where attnprof itself lies in the repository, its catalogue and
+its hosts are those of the checkout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from attnprof import hosts, mechanisms, worker
+from attnprof.errors import AttnprofError, UsageError
+from attnprof.execute.server import die_with_parent
+from attnprof.profiling import loading
+from attnprof.profiling.measuring import device, gpu, measure
+from attnprof.profiling.measuring.prepare import conditions
+from attnprof.profiling.measuring.window import Member, flush_of, move, time_pass
+from attnprof.records import Case, case_from_json
+
+Order = Mapping[str, Any]
+Say = Callable[[dict[str, Any]], None]
+_WARMUP_S = 1.0
+
+
+class ForeignCodeError(AttnprofError):
+    """Code of the working tree was imported where that of the base was wanted."""
+
+    exit_code = 5
+
+
+def main(wire: int, parent: int) -> int:
+    """Answer until the parent closes its end. Returns the exit code."""
+    die_with_parent(parent)
+    channel = socket.socket(fileno=wire)
+
+    def say(event: dict[str, Any]) -> None:
+        channel.sendall(json.dumps(event).encode() + b"\n")
+
+    with channel.makefile("r", encoding="utf-8") as lines:
+        order = json.loads(lines.readline())
+        enter(order)
+        worker.bound_memory(order["memory_bytes"])
+        say({"event": "up"})
+        for line in lines:
+            request = json.loads(line)
+            case = case_from_json(request["case"])
+            try:
+                _serve(case, request, order, lines, say)
+            except BaseException as error:  # noqa: BLE001 - SystemExit of a user's module must not end the others' turn
+                say(worker.failure(case, error) | {"absent": is_absent(error, case)})
+    return 0
+
+
+def enter(order: Order) -> None:
+    """Go to the checkout: folder, import path, cores; what is installed from the repository comes from the checkout too."""
+    home, tree = Path(order["home"]), Path(order["tree"])
+    os.chdir(order["cwd"])
+    if order["cores"]:
+        os.sched_setaffinity(0, order["cores"])
+    sys.path[:] = order["path"]
+    if home == tree:
+        return
+    sys.path[:0] = list(dict.fromkeys(str(tree / folder.relative_to(home)) for folder in _installed_from(home)))
+    for package in (mechanisms, hosts):
+        where = Path(str(package.__file__)).resolve().parent
+        if where.is_relative_to(home):
+            _redirect(package, tree / where.relative_to(home))
+
+
+def _installed_from(home: Path) -> Iterator[Path]:
+    """The folders of a repository that setuptools' editable installs import packages from."""
+    for finder in sys.meta_path:
+        installed = getattr(sys.modules.get(getattr(finder, "__module__", "")), "MAPPING", {})
+        for place in installed.values() if isinstance(installed, dict) else ():
+            folder = Path(str(place)).resolve().parent
+            if folder.is_relative_to(home):
+                yield folder
+
+
+def _redirect(package: ModuleType, where: Path) -> None:
+    """Have the files of a package that are imported from now on come from another folder."""
+    package.__path__ = [str(where)]
+    vars(package)["_ROOT"] = where
+    for name in [name for name in sys.modules if name.startswith(f"{package.__name__}.")]:
+        del sys.modules[name]
+
+
+def _serve(case: Case, request: Order, order: Order, lines: Iterator[str], say: Say) -> None:
+    """Prepare a case, then run it whenever told to, until it is dropped."""
+    with contextlib.ExitStack() as stack:
+        watched = gpu.Watch(case.device)
+        if request["lock"]:  # one side holds the GPU for both
+            watched = stack.enter_context(gpu.watch(case.device))
+        loading.load(case)
+        plan = measure.Plan(block="", timeout_s=request["timeout_s"], seed=request["seed"])
+        member = measure.prepare_member(case, 0, plan)
+        check_origin(order)
+        if not isinstance(member, Member):
+            say({"event": "failed", "status": "invalid_output", "detail": member, "absent": False})
+            return
+        flush = flush_of(case)
+        gc.unfreeze()  # of the case before
+        gc.collect()
+        gc.freeze()
+        stack.enter_context(conditions(case))
+        turns = measure.Turns(lambda _: None, lambda _: 0.0, time.monotonic())
+        measure.warm_up(member, plan, turns, flush.run, _WARMUP_S)
+        facts = {"converged": member.converged, "estimate_s": member.estimate_s, "warnings": list(flush.warnings)}
+        machine = device.environment(case.device) | {"flags": device.flags(), "flush_bytes": flush.bytes}
+        say({"event": "ready", "environment": machine} | facts)
+        for line in lines:
+            if json.loads(line)["do"] == "drop":
+                break
+            gc.collect()
+            move(member)
+            flush.run()
+            latency, host = time_pass(member)
+            member.host_s.append(host)
+            say({"event": "sample", "s": latency})
+        said = list(watched.warnings())
+        say({"event": "dropped", "slowed": watched.slowed(), "warnings": said, "environment": watched.facts()})
+
+
+def check_origin(order: Order) -> None:
+    """Raise ForeignCodeError where the base's child has imported a module from the working tree (by a finder of its own)."""
+    home, tree = Path(order["home"]), order["tree"]
+    if str(home) == tree:
+        return
+    own = str(Path(worker.__file__).resolve().parent)
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if (
+            not isinstance(file, str)
+            or file.startswith((tree + os.sep, own + os.sep))
+            or not file.startswith(str(home) + os.sep)
+        ):
+            continue
+        if not any(Path(file).is_relative_to(kept) for kept in order["kept"]):
+            raise ForeignCodeError(
+                f"'{name}' was imported from the working tree, {Path(file).relative_to(home)}, not from the base: install the "
+                "package so that its folder stands on the import path (PYTHONPATH, or an editable install by path)."
+            )
+
+
+def is_absent(error: BaseException, case: Case) -> bool:
+    """Whether a checkout has no such module, class or argument; a module that is there and fails is not absent."""
+    if not isinstance(error, UsageError):
+        return False
+    if not isinstance(error.__cause__, ModuleNotFoundError):
+        return True
+    missing = error.__cause__.name or ""
+    wanted = [case.mechanism, "" if case.host is None else case.host.host]
+    return any(f"{path.rpartition(':')[0]}.".startswith(f"{missing}.") for path in wanted)

@@ -1,0 +1,98 @@
+"""Charts of a report: cost against size, cost against cost, ratios to the baseline, who holds the memory at the peak.
+
+    charts_of(report) -> (charts, reasons)    every chart that has data, and why another one has none
+    chart.draw(canvas) -> panels                altair charts, one per context (mode, dtype, ...)
+    together(chart, canvas) -> dict             all panels as one Vega-Lite spec, for a figure; spec_of: one of them, for a page
+
+altair is imported where a chart is drawn, never before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from attnprof.errors import UsageError
+from attnprof.report.charts.axes import FONT, Canvas, config
+
+if TYPE_CHECKING:
+    import altair as alt
+
+    from attnprof.report.table import Report
+
+__all__ = ["Canvas", "Chart", "Panel", "charts_of", "together"]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One view: an altair chart without config, what it is called beside the other panels, and what it shows, in words."""
+
+    title: str
+    chart: alt.LayerChart | alt.FacetChart
+    said: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure: `key` names its files, `size` is the map's where it shows one of several ('' for all of them).
+
+    `facts` is what the chart says in numbers: a head and rows of text (the exponents of lines); () where a table has them.
+    """
+
+    key: str
+    title: str
+    caption: str
+    draw: Callable[[Canvas], tuple[Panel, ...]]
+    size: str = ""
+    facts: tuple[tuple[str, ...], ...] = ()
+    in_row: int = 0  # panels that belong side by side; 0: as many as the canvas has columns
+
+
+def charts_of(report: Report, every_size: bool = False) -> tuple[list[Chart], list[str]]:
+    """The charts, and a sentence for each kind that has no data. What shows one size shows the largest, or `every_size`."""
+    from attnprof.report.charts import fronts, holders, ratios, scaling
+
+    charts: list[Chart] = []
+    reasons: list[str] = []
+    for kind in (scaling.charts, fronts.charts, ratios.charts, holders.charts):
+        found, missing = kind(report, every_size)
+        charts += found
+        reasons += missing
+    return charts, reasons
+
+
+def spec_of(panel: Panel, canvas: Canvas, font: str) -> dict[str, Any]:
+    """One panel as Vega-Lite, with its config."""
+    return _spec(panel.chart.properties(description=panel.said), canvas, font)
+
+
+def columns_in(in_row: int, canvas: Canvas) -> int:
+    """How many panels stand side by side where `in_row` belong together: small ones, of which a column takes two."""
+    if not in_row:
+        return canvas.columns
+    return in_row if in_row <= 2 * canvas.columns + 1 else 2 * canvas.columns
+
+
+def together(chart: Chart, canvas: Canvas) -> dict[str, Any]:
+    """All panels of a chart as one Vega-Lite spec, each under its title where there are several."""
+    altair = _altair()
+    panels = chart.draw(canvas)
+    several = len(panels) > 1
+    views = [panel.chart.properties(title=panel.title) if several and panel.title else panel.chart for panel in panels]
+    drawn = altair.concat(*views, columns=columns_in(chart.in_row, canvas), spacing=1.5 * canvas.font) if several else views[0]
+    return _spec(drawn.properties(description=" ".join(panel.said for panel in panels)), canvas)
+
+
+def _spec(drawn: Any, canvas: Canvas, font: str = FONT) -> dict[str, Any]:
+    found: dict[str, Any] = drawn.properties(padding=2).to_dict(validate=False)
+    found.pop("config", None)
+    return {"$schema": _altair().SCHEMA_URL, "config": config(canvas, font), **found}
+
+
+def _altair() -> Any:
+    try:
+        import altair as alt
+    except ImportError as error:
+        raise UsageError("charts need Altair: pip install 'attnprof[plots]'.") from error
+    return alt
