@@ -330,6 +330,19 @@ def test_exact_close_direction_contradicted() -> None:
     ]
 
 
+def test_what_is_printed_alike_stands_either_way() -> None:
+    fixed = dataclasses.replace(MACS, fixed=("count", "base"))
+    assert verdicts_of({"a": ("0.20..0.40", 0.08e6), "b": ("0.20..0.40", 0.11e6)}, fixed) == ["direction", "exact"]
+    assert verdicts_of({"a": ("0.31..0.40", 0.11e6), "b": ("0.20..0.30", 0.12e6)}, fixed) == ["contradicted", "exact"]
+
+
+def test_activations_are_elements_of_outputs() -> None:
+    table = Table("acts", "activations", "M")
+    assert verdicts_of({"a": ("1.001", 1e6), "b": ("2.5", 2e6)}, table) == ["exact", "direction"]  # 1000 products are added
+    blind = {"a": ("0.100", 1e5), "b": ("0.200", 2e5)}
+    assert verdicts_of(blind, table) == ["convention", "convention"]  # with the products a were 1 % off
+
+
 def test_another_convention_has_to_explain_every_row() -> None:
     assert verdicts_of({"a": (10, 10e6), "b": (20, 20e6)}) == ["convention", "convention"]
     some = {"a": (10, 10e6), "b": (20, 20e6), "c": (30, 16e6)}

@@ -15,7 +15,17 @@ from attnprof.claims import Claim, Paper, Table, Verdict
 from attnprof.claims.conventions import RATIOS, Convention, candidates, has_base, stated
 from attnprof.claims.expression import ExpressionError, Value
 from attnprof.claims.laws import Growth
-from attnprof.claims.reading import MAGNITUDE, default_tolerance, difference, is_exact, is_near, same_side, sign, within_factor
+from attnprof.claims.reading import (
+    MAGNITUDE,
+    alike,
+    default_tolerance,
+    difference,
+    is_exact,
+    is_near,
+    same_side,
+    sign,
+    within_factor,
+)
 from attnprof.errors import AttnprofError
 from attnprof.records import Case, Counts, Outputs
 
@@ -170,10 +180,12 @@ def _judged(claim: Claim, choice: Choice, rows: Sequence[Claim], read: Reader) -
 
 
 def _in_order(claim: Claim, value: float, convention: Convention, rows: Sequence[Claim], read: Reader) -> bool:
-    """Whether a size stands among the other sizes of its table as printed; those that are off by a factor are not asked."""
+    """Whether a size stands among the other sizes of its table as printed. Not asked: those that are off by a factor, and those
+    that are printed alike, which may stand either way.
+    """
     own = claim.again or claim.name
     for other in rows:
-        if other.name == own or other.again or other.unit != claim.unit:
+        if other.name == own or other.again or other.unit != claim.unit or alike(claim.published, other.published):
             continue
         found = read(other, convention)
         printed = sign(claim.published.middle - other.published.middle)

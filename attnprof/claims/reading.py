@@ -100,6 +100,11 @@ def within_factor(published: Printed, value: float, factor: float = FACTOR) -> b
     return published.middle * value > 0 and 1 / factor <= value / published.middle <= factor
 
 
+def alike(first: Printed, second: Printed) -> bool:
+    """Whether two printed numbers are equal, or ranges that meet."""
+    return first.low <= second.high and second.low <= first.high
+
+
 def sign(value: float) -> int:
     """-1, 0, 1."""
     return (value > 0) - (value < 0)
