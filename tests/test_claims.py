@@ -145,6 +145,55 @@ def test_a_mistake_at_its_place(old: str, new: str, at: str, what: str, hint: st
     assert hint in advice
 
 
+def test_one_row_has_one_verdict() -> None:
+    row = 'table: flops, quote: "row", published: 1.5, value: a, verdict: exact, why: "because"'
+    text = f"{GOOD}  test.one: {{{row}}}\n  test.two: {{{row}}}\n"
+    lines = text.splitlines()
+    assert problems_of(text) == [
+        (len(lines), 3, "claims: the number of 'test.one' once more: one row has one verdict",
+         "give `again: test.one` for another configuration")
+    ]  # fmt: skip
+    read(f"{GOOD}  test.one: {{{row}}}\n  test.two: {{{row}, again: test.one}}\n")
+    read(
+        f"{GOOD}  test.one: {{{row}}}\n  test.two: {{{row}}}\n".replace(
+            '"row", published: 1.5, value: a', '"row", published: 1.4, value: a', 1
+        )
+    )
+
+
+def test_what_cannot_be_counted_for_a_mistake_is_said_with_its_place() -> None:
+    tools = tools_of({"a": (1, 1e6)})
+    for old, new, words in (
+        ("value: a,", "value: a / 0,", "divides by zero"),
+        ("mechanism: se, ", "host: {name: resnet50, args: {deep_stem: 64}, at: blok}, mechanism: se, ", "no submodule 'blok'"),
+    ):
+        paper = read(GOOD.replace(old, new))
+
+        def count(case: Case, fused: bool) -> tuple[Counts, int]:
+            if case.host is not None:
+                raise UsageError("resnet50 has no submodule 'blok'")
+            return tools.count(dataclasses.replace(case, label="a"), fused)
+
+        with pytest.raises(UsageError, match=rf"test\.yaml:11: test\.a: .*{words}"):
+            judge.judge(paper, dataclasses.replace(tools, count=count))
+
+
+def test_a_row_that_cannot_be_counted_is_explained_by_no_convention() -> None:
+    rows = {"a": (10, 10e6), "b": (20, 20e6)}  # as MAC, where 2 x MAC is stated
+    table = dataclasses.replace(MACS, fixed=("base",))
+    assert verdicts_of(rows, table) == ["convention", "convention"]
+    tools = tools_of(rows)
+
+    def count(case: Case, fused: bool) -> tuple[Counts, int]:
+        if case.label == "b":
+            raise UntraceableError("it reads values")
+        return tools.count(case, fused)
+
+    found = judge.judge(paper_of(rows, table), dataclasses.replace(tools, count=count))
+    assert [each.verdict for each in found] == ["direction", "unverifiable"]
+    assert (found[0].explained, found[0].rows) == (0, 2)
+
+
 def test_all_mistakes_come_at_once_in_the_order_of_the_file() -> None:
     text = GOOD.replace("mechanism: se", "mechanism: sse").replace("unit: MFLOPs", "unit: MB").replace("value: a,", "value: z,")
     assert [problem[0] for problem in problems_of(text)] == [5, 8, 11]
@@ -330,6 +379,19 @@ def test_exact_close_direction_contradicted() -> None:
     ]
 
 
+def test_what_is_printed_alike_stands_either_way() -> None:
+    fixed = dataclasses.replace(MACS, fixed=("count", "base"))
+    assert verdicts_of({"a": ("0.20..0.40", 0.08e6), "b": ("0.20..0.40", 0.11e6)}, fixed) == ["direction", "exact"]
+    assert verdicts_of({"a": ("0.31..0.40", 0.11e6), "b": ("0.20..0.30", 0.12e6)}, fixed) == ["contradicted", "exact"]
+
+
+def test_activations_are_elements_of_outputs() -> None:
+    table = Table("acts", "activations", "M")
+    assert verdicts_of({"a": ("1.001", 1e6), "b": ("2.5", 2e6)}, table) == ["exact", "direction"]  # 1000 products are added
+    blind = {"a": ("0.100", 1e5), "b": ("0.200", 2e5)}
+    assert verdicts_of(blind, table) == ["convention", "convention"]  # with the products a were 1 % off
+
+
 def test_another_convention_has_to_explain_every_row() -> None:
     assert verdicts_of({"a": (10, 10e6), "b": (20, 20e6)}) == ["convention", "convention"]
     some = {"a": (10, 10e6), "b": (20, 20e6), "c": (30, 16e6)}
@@ -351,6 +413,7 @@ def test_what_was_only_remembered_does_not_vote_and_is_unverifiable() -> None:
     ]
     assert judge.tally(found) == {
         **dict.fromkeys(claims.VERDICTS, 0),
+        **{f"{name}_{kind}": 0 for name in claims.VERDICTS for kind in ("orders", "own")},
         "claims": 3,
         "seen": 1,
         "remembered": 2,

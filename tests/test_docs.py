@@ -75,7 +75,7 @@ def test_every_command_and_exit_code_is_in_readme() -> None:
     assert [name for name in _COMMANDS if f"`attnprof {name}`" not in readme] == []
     known = {kind.exit_code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "exit_code")}
     written = {int(code) for code in re.findall(r"^\| (\d+) \|", readme, re.MULTILINE)}
-    assert written == known | {0, 4, 130, 141}  # 4: crosscheck --strict
+    assert written == known | {0, 1, 4, 130, 141}  # 1: verify; 4: crosscheck --strict
 
 
 def test_lines_to_type_are_found() -> None:

@@ -359,6 +359,25 @@ def test_explain_takes_a_network(call: Call, tmp_path: Path) -> None:  # noqa: F
     assert own["case"]["host"] == {"host": "own_networks.py:Net", "args": {}, "at": "first", "how": "after"}
 
 
+def test_a_place_that_ones_own_network_does_not_have_is_said_before_anything_is_counted(call: Call, tmp_path: Path) -> None:  # noqa: F811
+    (tmp_path / "own_networks.py").write_text(NETWORKS)
+    for command in (("compare", "se"), ("explain", "se")):
+        done = call(*command, "--host", "own_networks.py:Net", "--at", "frist", "--hw", "16x16")
+        assert (done.code, done.out) == (2, "")
+        assert "Net has no submodule 'frist': did you mean 'first'?" in done.err
+    (tmp_path / "own.yaml").write_text(
+        "input: {hw: 16x16}\nmechanisms: [se]\nhost:\n  import: own_networks.py:Net\n"
+        "  at: [first, secnd]\nmeasure: {device: none}\n"
+    )
+    done = call("run", "own.yaml", "--allow-import", "own_networks.py:Net")
+    assert done.code == 2
+    assert "own.yaml:4: Net has no submodule 'secnd': did you mean 'second'?" in done.err
+    (alone,) = call("explain", "--host", "own_networks.py:Net", "--hw", "16x16", "--mode", "inference", "--json").json[
+        "records"
+    ]
+    assert alone["case"]["host"]["at"] == ""
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [

@@ -267,7 +267,7 @@ def test_encnet_objective() -> None:
 NONLOCAL = {"reduction": 2, "subsample": False}  # half the channels (section 3.3)
 DEFAULTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("condconv", {"experts": 8, "kernel": 3, "stride": 1, "groups": 1}),  # section 4
-    ("sknet", {"branches": 2, "groups": 32, "reduction": 16, "least": 32}),  # SK[2, 32, 16], section 3.1
+    ("sknet", {"branches": 2, "groups": 32, "reduction": 16, "least": 32, "stride": 1}),  # SK[2, 32, 16], section 3.1
     ("bilinear", {"reduction": 16}),  # official code
     ("cam", {"reverse": True}),  # official code: (row maximum - energy)
     ("eca", {"kernel": None}),  # section 3.2: k from C
@@ -286,7 +286,7 @@ DEFAULTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("residual_attention", {"p": 1, "t": 2, "r": 1}),  # section 3
     ("rga", {"reduction": 8, "order": "sc"}),  # official code; RGA-SC
     ("sca_cnn", {"hidden": 1000, "attention": 512, "order": "channel-spatial", "rescale": False}),  # official code; C-S
-    ("scnet", {"rate": 4}),  # official code
+    ("scnet", {"rate": 4, "stride": 1}),  # official code
     ("scse", {"reduction": 2, "combine": "max"}),  # journal version, authors' code
     ("simam", {"lam": 1e-4}),  # official code
     ("triplet", {"kernel": 7, "spatial": True}),  # official code

@@ -102,6 +102,28 @@ class Halves(nn.Module):
         return self.conv(x)
 
 
+class Steps(nn.Module):
+    """Strides itself where it is told to."""
+
+    def __init__(self, channels, stride=1):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 2 * channels, 1, stride=stride)
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+class Stumbles(nn.Module):
+    def __init__(self, channels, stride=1):
+        super().__init__()
+        self.conv, self.stride = nn.Conv2d(channels, 2 * channels, 1), stride
+
+    def forward(self, x):
+        if self.stride > 1:
+            raise ValueError("not that far")
+        return self.conv(x)
+
+
 class Wrong(nn.Module):
     def forward(self, x):
         raise ValueError("not today")
@@ -170,6 +192,29 @@ def test_more_totals_of_papers(mechanism: str, host: str, at: str, params: str, 
     assert (f"{found.params / 1e6:.3f}", f"{found.macs / 1e9:.4f}") == (params, macs)
 
 
+GROUPED = {"groups": 32, "group_width": 4}  # SKNet's blocks are those of ResNeXt 32x4d
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "host", "args", "params", "macs"),
+    [
+        ("sknet", "resnet50", GROUPED, 27_479_784, 4_462_710_784),
+        ("sknet", "resnet101", GROUPED, 48_736_040, 8_448_675_840 + 4 * 3 * 256 * 16),
+        ("scnet", "resnet50", {}, 25_564_584, 3_925_286_912),
+        ("scnet", "resnet101", {}, 44_565_416, 7_168_745_472),
+    ],
+)
+def test_totals_of_papers_whose_units_stride(mechanism: str, host: str, args: dict[str, int], params: int, macs: int) -> None:
+    """SKNet-50 27.5 M, 4.47 G, -101 48.9 M, 8.46 G: the layers of sknet50.prototxt and sknet101.prototxt, added up; in the
+    second d is 16 in the four units of 256 channels, where max(C/r, L) is 32. SCNet-50 25.56 M, 4.0 G, -101 44.57 M, 7.2 G: the
+    layers of scnet.py, added up. Here the host's BN stands behind the unit's own: two parameters more per channel.
+    """
+    found = trace_case(replace(case(mechanism, host), host=Placement(host, args, "conv3x3", "instead")))
+    blocks, width = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}[host], 128 if args else 64
+    twice = sum(2 * width * 2**stage * count for stage, count in enumerate(blocks))
+    assert (found.params, found.macs) == (params + twice, macs)
+
+
 def test_what_is_added_is_the_sum_over_the_sites() -> None:
     widths = [64] * 2 + [128] * 2 + [256] * 2 + [512] * 2
     alone, placed = counted(ALONE, "resnet18"), counted("se", "resnet18", "body")
@@ -180,10 +225,17 @@ def test_what_is_added_is_the_sum_over_the_sites() -> None:
     assert placed.macs - alone.macs == sum(se.macs(Shape(1, width, 1, 1)) for width in widths)
 
 
+WHERE = [
+    ("cbam", "resnet18", "body", "after"),
+    ("mhsa", "resnet18", "layer4.1", "around"),
+    ("sknet", "resnext50", "layer[12].*.body.conv2", "instead"),
+]
+
+
 @pytest.mark.parametrize("mode", ["inference", "training"])
-@pytest.mark.parametrize(("mechanism", "at", "how"), [("cbam", "body", "after"), ("mhsa", "layer4.1", "around")])
-def test_a_traced_network_equals_a_real_run(mechanism: str, at: str, how: str, mode: str) -> None:
-    asked = replace(case(mechanism, "resnet18", at, how, SMALL, mode), settings={"target": "cpu"})
+@pytest.mark.parametrize(("mechanism", "host", "at", "how"), WHERE)
+def test_a_traced_network_equals_a_real_run(mechanism: str, host: str, at: str, how: str, mode: str) -> None:
+    asked = replace(case(mechanism, host, at, how, SMALL, mode), settings={"target": "cpu"})
     traced = trace_case(asked)
     inputs = [torch.randn(2, 3, 33, 47)]
     real = count_real(built(asked).train(mode == "training"), inputs, mode)
@@ -242,6 +294,37 @@ def test_in_place_of_a_strided_convolution_the_mechanism_is_pooled() -> None:
     strided, plain = (network.get_submodule(f"layer4.{i}.body.conv2") for i in (0, 1))
     assert strided(torch.randn(2, 512, 3, 3)).shape == (2, 512, 2, 2)
     assert plain(torch.randn(2, 512, 2, 2)).shape == (2, 512, 2, 2)
+
+
+STRIDING = [name for name in NAMES if any(each.name == "stride" for each in mechanisms.describe(name).arguments)]
+STAYING = ["channel/gsop"]  # a stride inside, and the resolution of its input
+
+
+@pytest.mark.parametrize("name", STRIDING)
+def test_in_place_of_a_strided_convolution_a_mechanism_that_can_stride_does(name: str) -> None:
+    asked = case(name, "resnet50", "layer2.*.body.conv2", "instead", SMALL)
+    network, x = built(asked), torch.randn(2, 128, 9, 12)
+    strided, plain = (network.get_submodule(f"layer2.{i}.body.conv2") for i in (0, 1))
+    assert isinstance(strided, placing.Pooled) == (name in STAYING)
+    assert (strided(x).shape, plain(x).shape) == ((2, 128, 5, 6), (2, 128, 9, 12))
+    if name not in STAYING:
+        mechanism = mechanisms.load(name)
+        twin = mechanisms.build(mechanism, Shape(2, 128, 9, 12), {"stride": 2}).eval()
+        twin.load_state_dict(strided.state_dict())
+        assert torch.equal(strided(x), twin(x))
+    pooled = built(replace(asked, args={"stride": 1})).get_submodule("layer2.0.body.conv2")
+    assert isinstance(pooled, placing.Pooled)  # as it is told to
+    assert pooled(x).shape == (2, 128, 5, 6)
+
+
+def test_a_unit_of_ones_own_that_can_stride_does(own: Path) -> None:
+    network = built(case(f"{own}:Steps", f"{own}:Net", "second", "instead", SMALL))
+    assert type(network.get_submodule("second")).__name__ == "Steps"
+    assert network.get_submodule("second")(torch.randn(2, 8, 33, 47)).shape == (2, 16, 17, 24)
+    with pytest.raises(UnplaceableError, match="Stumbles cannot stand instead of second of Net: ValueError: not that far"):
+        counted(f"{own}:Stumbles", f"{own}:Net", "second", "instead", shape=SMALL)
+    asked = case(f"{own}:Stumbles", f"{own}:Net", "second", "instead", SMALL)
+    assert isinstance(built(replace(asked, args={"stride": 1})).get_submodule("second"), placing.Pooled)
 
 
 def test_the_same_weights_every_time() -> None:

@@ -12,60 +12,60 @@ from attnprof import claims
 from attnprof.claims import judge
 from attnprof.cli.verify import read, verified
 
-PARAMS, MACS, INFERENCE, TRAINING = 0.005, 0.02, 0.03, 0.1
+INFERENCE, TRAINING = 0.03, 0.1
+DIGITS = 0.0  # as far as the digits of the expected value go
 SHORTLIST = [
-    ("ccnet.nl.gflops", 108.2, MACS),
-    ("ccnet.r1.gflops", 8.28, MACS),
-    ("ccnet.r2.gflops", 16.5, MACS),
-    ("ccnet.r3.gflops", 24.8, MACS),
-    ("ccnet.flops_ratio", 84.7, MACS),
-    ("ccnet.nl.mem.block", 1411, TRAINING),
-    ("ccnet.r1.mem.kept", 55.2, TRAINING),
-    ("ccnet.r2.mem.kept", 128.8, TRAINING),
-    ("ccnet.r3.mem.kept", 202.4, TRAINING),
-    ("ccnet.mem_ratio.tensors_bmm", 3.7, TRAINING),
-    ("ccnet.mem_ratio.inf_bmm", 4.1, INFERENCE),
-    ("ham.sa.infer", 2148, INFERENCE),
-    ("ham.sa.macs", 292.06, MACS),
-    ("ham.sa.params", 1.0, PARAMS),
-    ("ham.da.infer", 2203, INFERENCE),
-    ("ham.da.macs", 245.9, MACS),
-    ("ham.da.params", 5_046_274 / 2**20, PARAMS),
-    ("ham.nmf.macs", 17.54, MACS),
-    ("ham.nmf.params", 0.5, PARAMS),
-    ("ocr.sa.mem", 2169, INFERENCE),
-    ("ocr.sa.gflops.openseg", 622.8, MACS),
-    ("ocr.sa.params.openseg", 10.62, PARAMS),
-    ("ocr.ocr.mem", 204, INFERENCE),
-    ("ocr.ocr.gflops", 337.8, MACS),
-    ("ocr.ratio_mem", 10.6, INFERENCE),
-    ("ocr.danet.gflops", 1110.3, MACS),
-    ("ocr.danet.mem", 2307, INFERENCE),
-    ("ocr.danet.params", 23.9, PARAMS),
-    ("ocr.cc.gflops", 804.2, MACS),
-    ("ocr.cc.mem", 459, INFERENCE),
-    ("ema.512.macs", 43.06, MACS),
-    ("ema.512.params", 9.96, PARAMS),
-    ("ema.dl3.macs", 63.41, MACS),
-    ("ema.dl3.params", 15.54, PARAMS),
-    ("ann.mem_ratio", 24.4, INFERENCE),
-    ("ann.mem_ratio.freed", 28.2, INFERENCE),
-    ("eca.r50.params", 24.373, PARAMS),
-    ("eca.r101.params", 42.485, PARAMS),
-    ("eca.r152.params", 57.404, PARAMS),
-    ("eca.se.params", 26.772, PARAMS),
-    ("eca.se101.params", 47.009, PARAMS),
-    ("eca.se152.params", 63.678, PARAMS),
-    ("cbam.r50.base", 3.858, MACS),
-    ("cbam.r50.se", 3.8605, MACS),
-    ("cbam.r50", 3.8644, MACS),
-    ("bam.r50.params", 25.915, PARAMS),
-    ("bam.r50.flops", 3.940, MACS),
-    ("srm.srm.params", 25.617, PARAMS),
-    ("gc.params", 28.079, PARAMS),
-    ("sasa.full.params", 18.01, PARAMS),
-    ("vit.b16", 17.56, MACS),
-    ("vit.b16.sdpa", 16.85, MACS),
+    ("ccnet.nl.gflops", "108.2", DIGITS),
+    ("ccnet.r1.gflops", "8.28", DIGITS),
+    ("ccnet.r2.gflops", "16.56", DIGITS),
+    ("ccnet.r3.gflops", "24.84", DIGITS),
+    ("ccnet.flops_ratio", "84.7", DIGITS),
+    ("ccnet.nl.mem.block_alone", "1411", TRAINING),
+    ("ccnet.nl.mem.block", "1411", TRAINING),
+    ("ccnet.r1.mem", "53", TRAINING),
+    ("ccnet.mem_ratio.tensors_bmm", "3.7", TRAINING),
+    ("ccnet.mem_ratio.inf_bmm", "4.1", INFERENCE),
+    ("ham.sa.infer", "2148", DIGITS),
+    ("ham.sa.macs", "292.06", DIGITS),
+    ("ham.sa.params", "1.003", DIGITS),  # 4 x 512 x 512 weights and a BN, in 2^20
+    ("ham.da.infer", "2203", DIGITS),
+    ("ham.da.macs", "245.9", DIGITS),
+    ("ham.da.params", "4.8125", 0.001),  # 5,046,274 in 2^20; biases and BN beside
+    ("ham.nmf.macs", "17.54", DIGITS),
+    ("ham.nmf.params", "0.50", DIGITS),
+    ("ocr.sa.mem", "2169", 0.001),
+    ("ocr.sa.gflops.openseg", "622.8", DIGITS),
+    ("ocr.sa.params.openseg", "10.62", DIGITS),
+    ("ocr.ocr.mem", "204", 0.01),
+    ("ocr.ocr.gflops", "337.8", DIGITS),
+    ("ocr.ratio_mem", "10.6", 0.01),
+    ("ocr.danet.gflops", "1110", DIGITS),
+    ("ocr.danet.mem", "2307", DIGITS),
+    ("ocr.danet.params", "23.9", DIGITS),
+    ("ocr.cc.gflops", "804.2", DIGITS),
+    ("ocr.cc.mem", "459", DIGITS),
+    ("ema.512.macs", "43.06", DIGITS),
+    ("ema.512.params", "9.96", DIGITS),
+    ("ema.dl3.macs", "63.41", DIGITS),
+    ("ema.dl3.params", "15.54", DIGITS),
+    ("ann.mem_ratio", "24.4", DIGITS),  # the block is counted, what it is held against is arithmetic
+    ("ann.mem_ratio.freed", "28.2", DIGITS),
+    ("eca.r50.params", "24.373", DIGITS),
+    ("eca.r101.params", "42.485", DIGITS),
+    ("eca.r152.params", "57.404", DIGITS),
+    ("eca.se.params", "26.772", DIGITS),
+    ("eca.se101.params", "47.009", DIGITS),
+    ("eca.se152.params", "63.678", DIGITS),
+    ("cbam.r50.base", "3.8580", DIGITS),
+    ("cbam.r50.se", "3.8605", DIGITS),
+    ("cbam.r50", "3.8644", DIGITS),
+    ("bam.r50.params", "25.915", DIGITS),
+    ("bam.r50.flops", "3.940", DIGITS),
+    ("srm.srm.params", "25.617", DIGITS),
+    ("gc.params", "28.079", DIGITS),
+    ("sasa.full.params", "18.01", 0.002),  # and relative positions, which the expected value leaves out
+    ("vit.b16", "17.564", DIGITS),
+    ("vit.b16.sdpa", "16.85", DIGITS),
 ]
 
 
@@ -79,10 +79,9 @@ def found() -> dict[str, claims.Verdict]:
 
 
 @pytest.mark.parametrize(("name", "expected", "share"), SHORTLIST, ids=[name for name, _, _ in SHORTLIST])
-def test_the_shortlist_comes_out_as_expected(
-    found: dict[str, claims.Verdict], name: str, expected: float, share: float
-) -> None:
-    assert found[name].reproduced == pytest.approx(expected, rel=share)
+def test_the_shortlist_comes_out_as_expected(found: dict[str, claims.Verdict], name: str, expected: str, share: float) -> None:
+    half = 0.5 * 10.0 ** -len(expected.partition(".")[2])
+    assert found[name].reproduced == pytest.approx(float(expected), rel=share, abs=half * 1.001)
 
 
 def test_what_papers_print_is_what_the_files_say(found: dict[str, claims.Verdict]) -> None:
@@ -93,9 +92,7 @@ def test_what_papers_print_is_what_the_files_say(found: dict[str, claims.Verdict
         "ccnet.r3.gflops": "24.7",
         "ccnet.flops_ratio": "85",
         "ccnet.nl.mem.block": "1411",
-        "ccnet.r1.mem.kept": "53",
-        "ccnet.r2.mem.kept": "127",
-        "ccnet.r3.mem.kept": "208",
+        "ccnet.r1.mem": "53",
         "ccnet.mem_ratio.tensors_bmm": "11",
         "ham.sa.infer": "2148",
         "ham.da.macs": "79.5",

@@ -160,10 +160,15 @@ def _compute(counts: Counts, count: str) -> int:
     if count == "2mac+bias":
         biased = [op for op in counts.ops if op.op in _BIASED]
         return 2 * macs + sum(2 * (op.flops - 2 * op.macs) for op in biased)
-    products = sum(op.macs for op in counts.ops if op.op not in _LAYERS)
+    attended = products(counts)
     if count == "mixed":
-        return macs + products
-    return (macs - products) * (2 if count == "2mac-layers" else 1)
+        return macs + attended
+    return (macs - attended) * (2 if count == "2mac-layers" else 1)
+
+
+def products(counts: Counts) -> int:
+    """MACs of products of two activations: what is no layer with weights."""
+    return sum(op.macs for op in counts.ops if op.op not in _LAYERS)
 
 
 def has_base(metric: str, unit: str) -> bool:

@@ -14,9 +14,19 @@ from dataclasses import dataclass, replace
 from attnprof.claims import Claim, Paper, Table, Verdict
 from attnprof.claims.conventions import RATIOS, Convention, candidates, has_base, stated
 from attnprof.claims.expression import ExpressionError, Value
-from attnprof.claims.laws import Growth
-from attnprof.claims.reading import MAGNITUDE, default_tolerance, difference, is_exact, is_near, same_side, sign, within_factor
-from attnprof.errors import AttnprofError
+from attnprof.claims.laws import PRODUCTS, SLACK, Growth
+from attnprof.claims.reading import (
+    alike,
+    default_tolerance,
+    difference,
+    holds_in_part,
+    is_exact,
+    is_near,
+    same_side,
+    sign,
+    within_factor,
+)
+from attnprof.errors import AttnprofError, UsageError
 from attnprof.records import Case, Counts, Outputs
 
 Counter = Callable[[Case, bool], tuple[Counts, int]]
@@ -57,10 +67,13 @@ def _judge_table(paper: Paper, table: Table, rows: Sequence[Claim], asked: Seque
     for claim in counted:
         try:
             amounts.of(claim, stated(table.metric, table.says, table.unit))
-        except (AttnprofError, ExpressionError) as error:
+        except (UsageError, ExpressionError) as error:
+            raise UsageError(f"{paper.file}:{claim.line}: {claim.name}: {error}") from error
+        except AttnprofError as error:
             failed[claim.name] = str(error).split("\n")[0]
     counted = [claim for claim in counted if claim.name not in failed]
-    choice = choose(table, counted, amounts.of)
+    lost = sum(claim.seen and not claim.again for claim in rows if claim.name in failed)
+    choice = choose(table, counted, amounts.of, lost)
     return [
         _absent(paper, claim, failed.get(claim.name, ""))
         if claim not in counted
@@ -83,8 +96,11 @@ class Choice:
 Reader = Callable[[Claim, Convention], float]
 
 
-def choose(table: Table, claims: Sequence[Claim], read: Reader) -> Choice:
-    """The convention that explains all voting rows, the stated one first, then that with more exact rows; else the stated."""
+def choose(table: Table, claims: Sequence[Claim], read: Reader, lost: int = 0) -> Choice:
+    """The convention that explains all voting rows, the stated one first, then that with more exact rows; else the stated.
+
+    lost: voting rows that could not be counted; no convention explains them.
+    """
     scaled = any(has_base(table.metric, claim.unit) for claim in claims)
     tried = candidates(table.metric, table.says, table.fixed if scaled else (*table.fixed, "base"), table.unit)
     voting = [claim for claim in claims if claim.seen and not claim.again] or [claim for claim in claims if not claim.again]
@@ -95,9 +111,9 @@ def choose(table: Table, claims: Sequence[Claim], read: Reader) -> Choice:
         return near, convention == tried[0], sum(is_exact(claim.published, value) for claim, value in values)
 
     best = max(tried, key=score)
-    if score(best)[0] < len(voting):  # what leaves rows unexplained explains none by right: the stated one stands
+    if score(best)[0] < len(voting) + lost:  # what leaves rows unexplained explains none by right: the stated one stands
         best = tried[0]
-    return Choice(best, tried[0], tried, score(best)[0], len(voting))
+    return Choice(best, tried[0], tried, score(best)[0], len(voting) + lost)
 
 
 def explains(claim: Claim, convention: Convention, value: float) -> bool:
@@ -162,18 +178,19 @@ def _judged(claim: Claim, choice: Choice, rows: Sequence[Claim], read: Reader) -
             return "convention"
         return "exact" if is_exact(claim.published, value) else "close"
     if claim.unit in RATIOS:
-        near = same_side(claim.published, value, claim.unit) and within_factor(claim.published, value, MAGNITUDE)
-        return "direction" if near else "contradicted"
+        return "direction" if holds_in_part(claim.published, value, claim.unit) else "contradicted"
     if not within_factor(claim.published, value):
         return "contradicted"
     return "direction" if _in_order(claim, value, choice.convention, rows, read) else "contradicted"
 
 
 def _in_order(claim: Claim, value: float, convention: Convention, rows: Sequence[Claim], read: Reader) -> bool:
-    """Whether a size stands among the other sizes of its table as printed; those that are off by a factor are not asked."""
+    """Whether a size stands among the other sizes of its table as printed. Not asked: those that are off by a factor, and those
+    that are printed alike, which may stand either way.
+    """
     own = claim.again or claim.name
     for other in rows:
-        if other.name == own or other.again or other.unit != claim.unit:
+        if other.name == own or other.again or other.unit != claim.unit or alike(claim.published, other.published):
             continue
         found = read(other, convention)
         printed = sign(claim.published.middle - other.published.middle)
@@ -188,18 +205,22 @@ def _absent(paper: Paper, claim: Claim, failure: str) -> Verdict:
 
 
 def _grown(paper: Paper, claim: Claim, tools: Tools) -> Verdict:
-    """The exponent of N in the kept closed form. Where none is kept that holds, the verdict on record stands; see the slope."""
+    """The exponent of N in the kept closed form. Where none is kept that holds, the verdict on record stands; see the slope.
+
+    Of products alone the fitted slope is judged.
+    """
     if claim.value is None:
         return _absent(paper, claim, "")
     try:
         found = tools.grow(claim.table, paper.cases[claim.value.text])
     except AttnprofError as error:
         return _absent(paper, claim, str(error).split("\n")[0])
-    if found.exponent is None:
+    if found.exponent is None and claim.table.of != PRODUCTS:
         why = f"{claim.why} (no closed form is kept that holds: the verdict on record stands)"
         return Verdict(claim, paper.name, claim.verdict, why, found.slope, kept=True, convention=found.text())
-    value = found.exponent
-    verdict = "exact" if difference(claim.published, value) == 0 else "contradicted"
+    value = found.slope if found.exponent is None else found.exponent
+    edge = min(max(value, claim.published.low), claim.published.high)
+    verdict = "exact" if abs(value - edge) <= (SLACK if found.exponent is None else 0) else "contradicted"
     return Verdict(
         claim,
         paper.name,
@@ -246,16 +267,26 @@ def _timed(paper: Paper, claim: Claim, tools: Tools) -> Verdict:
 def tally(verdicts: Iterable[Verdict]) -> dict[str, int]:
     """{"claims", "seen", "remembered", "again", "own", "orders", then every verdict}: rows, numbers seen in a source, numbers
     only remembered, rows that are a number once more; of the numbers seen, how many are arithmetic on the paper's own digits,
-    how many are orders of growth, how many have each verdict.
+    how many are orders of growth, how many have each verdict; "exact_orders", "exact_own" ...: how many of those are such.
     """
     from attnprof.claims import VERDICTS
 
     rows = list(verdicts)
     seen = [each for each in rows if each.claim.seen and not each.claim.again]
     counts = {name: sum(each.verdict == name for each in seen) for name in VERDICTS}
+    for kind, members in (("orders", _orders(seen)), ("own", _own_digits(seen))):
+        counts |= {f"{name}_{kind}": sum(each.verdict == name for each in members) for name in VERDICTS}
     remembered = sum(not each.claim.seen and not each.claim.again for each in rows)
     again = sum(bool(each.claim.again) for each in rows)
-    own = sum(each.claim.value is not None and not each.claim.value.names for each in seen)
-    orders = sum(each.claim.table.metric == "order" for each in seen)
+    own, orders = len(_own_digits(seen)), len(_orders(seen))
     heads = {"claims": len(rows), "seen": len(seen), "remembered": remembered, "again": again, "own": own, "orders": orders}
     return heads | counts
+
+
+def _orders(seen: Sequence[Verdict]) -> list[Verdict]:
+    return [each for each in seen if each.claim.table.metric == "order"]
+
+
+def _own_digits(seen: Sequence[Verdict]) -> list[Verdict]:
+    """What follows from other numbers of the same paper: no case is counted."""
+    return [each for each in seen if each.claim.value is not None and not each.claim.value.names]

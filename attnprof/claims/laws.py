@@ -11,9 +11,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from attnprof.claims.conventions import products
 from attnprof.profiling.forms import kept
 from attnprof.records import Case, Counts
 
+PRODUCTS = "products"  # the MACs of products of two activations alone: no form of them is kept
+SLACK = 0.02  # of a fitted slope
 SIDES = (65, 97, 129, 193, 257)
 _POWER = re.compile(r"\bN(?:\*\*([0-9.]+))?")
 
@@ -33,13 +36,17 @@ class Growth:
 
 
 def grow(case: Case, field: str, count: Callable[[Case], Counts]) -> Growth:
-    """The growth of one field of Counts. `count` counts a case."""
-    forms = kept.forms_for(case)
+    """The growth of one field of Counts, or of PRODUCTS, which has a slope only. `count` counts a case."""
+    forms = kept.forms_for(case) if field != PRODUCTS else None
     form = None if forms is None else forms.forms.get(field)
     order = "" if form is None else form.order
     sizes = [replace(case, shape=replace(case.shape, height=side, width=side)) for side in SIDES]
-    points = [(float(side) ** 2, float(getattr(count(size), field))) for side, size in zip(SIDES, sizes, strict=True)]
+    points = [(float(side) ** 2, _amount(count(size), field)) for side, size in zip(SIDES, sizes, strict=True)]
     return Growth(order, exponent(order) if order else None, slope(points))
+
+
+def _amount(counts: Counts, field: str) -> float:
+    return float(products(counts) if field == PRODUCTS else getattr(counts, field))
 
 
 def exponent(order: str) -> float:

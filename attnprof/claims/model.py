@@ -18,7 +18,7 @@ from attnprof.spec.model import ArgumentValue, Checked, Closed, choice, shown, w
 from attnprof.spec.values import MAX_SIZE, SDPA
 
 _INPUT = r"^[0-9]{1,7}(x[0-9]{1,7}){3,4}$"
-GROWING = ("macs", "flops", "params", "peak_bytes", "activation_bytes", "bytes_moved")
+GROWING = ("products", "macs", "flops", "params", "peak_bytes", "activation_bytes", "bytes_moved")
 
 
 def _published(value: Any) -> Any:

@@ -79,6 +79,7 @@ def parse(document: Document) -> tuple[Paper | None, list[Problem]]:
         findings += [finding for name, table in sections["tables"].items() for finding in _table(("tables", name), table)]
         for name, claim in sections["claims"].items():
             findings += _claim(("claims", name), claim, sections, value)
+        findings += _twice(sections["claims"])
     placed = [place(document, {}, finding) for finding in dict.fromkeys(findings)]
     problems = sorted([*document.problems, *placed], key=lambda problem: (problem.line, problem.column))
     return (None if problems or model is None else _paper(document, model)), problems
@@ -206,6 +207,19 @@ def _claim(
     yield from _value((*path, "value"), claim, sections["cases"], table)
     grade = claim.get("grade") or (table or {}).get("grade") or whole.get("grade") or "P"
     yield from _verdict((*path, "verdict"), claim, str(grade))
+
+
+def _twice(claims: Mapping[str, dict[str, Any]]) -> Iterator[Finding]:
+    """The same printed number of the same row under two ids: it would count twice."""
+    first: dict[str, str] = {}
+    for name, claim in claims.items():
+        if not claim.get("quote") or claim.get("again"):
+            continue
+        row = repr([claim.get(key) for key in ("table", "quote", "published", "unit")])
+        if row in first:
+            what = f"the number of '{first[row]}' once more: one row has one verdict"
+            yield Finding(("claims", name), what, f"give `again: {first[row]}` for another configuration", key=True)
+        first.setdefault(row, name)
 
 
 def _verdict(path: Path, claim: dict[str, Any], grade: str) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ latencies a factor of two on the same side of 1. An exponent of N has none.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ _NUMBER = r"[+-]?[0-9][0-9 ]*(?:\.[0-9]+)?"
 _PUBLISHED = re.compile(rf"({_NUMBER})(?:\.\.({_NUMBER}))?")
 FACTOR = 2.0  # a size that is off by more is no size
 MAGNITUDE = 10.0  # a ratio that is off by more has another order of magnitude
+PART = 1 / 3  # of what is claimed: a ratio or share with less of it says something else
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,26 @@ def same_side(published: Printed, value: float, unit: str) -> bool:
     return (published.middle - middle) * (value - middle) > 0
 
 
+def holds_in_part(published: Printed, value: float, unit: str) -> bool:
+    """Whether a ratio or a share has a third of what is claimed, of a ratio in logarithms (2.2x is a third of 11x), and
+    is no further off than its order of magnitude.
+    """
+    if not same_side(published, value, unit) or not within_factor(published, value, MAGNITUDE):
+        return False
+    claimed, found = published.middle, value
+    if unit == "x":
+        claimed, found = math.log(claimed), math.log(found)
+    return found / claimed >= PART
+
+
 def within_factor(published: Printed, value: float, factor: float = FACTOR) -> bool:
     """Whether a size is right within a factor."""
     return published.middle * value > 0 and 1 / factor <= value / published.middle <= factor
+
+
+def alike(first: Printed, second: Printed) -> bool:
+    """Whether two printed numbers are equal, or ranges that meet."""
+    return first.low <= second.high and second.low <= first.high
 
 
 def sign(value: float) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from attnprof.cli import echo_json
-from attnprof.cli.hosting import channels_of, host_options, network_of
+from attnprof.cli.hosting import channels_of, check_own_places, host_options, network_of
 from attnprof.cli.options import Seconds, check_entry, frames_of, modes_of, name_and_args, shape_options
 from attnprof.cli.progress import progress, say
 from attnprof.errors import NothingSelectedError, UsageError
@@ -72,6 +72,7 @@ def compare_command(names: tuple[str, ...], **options: Any) -> int:
     if not options["force"] and not options["host"]:
         _refuse_other_layouts(cases)
         _refuse_other_frames(cases)
+    check_own_places(cases)
     records = _trace_here(cases) if _in_process(cases) else _run(cases, options)
     if any(record.memory is not None for record in records):
         shown = (*shown, "measured_memory")
@@ -169,7 +170,7 @@ def _claims(cases: Sequence[Case]) -> list[dict[str, Any]]:
     from attnprof import claims
 
     known = list(dict.fromkeys(case.mechanism for case in cases if ":" not in case.mechanism and not case.alone))
-    if len(known) == 1:
+    if len(known) == 1 and not any(":" in case.mechanism for case in cases):
         name = known[0].split("/")[1]
         return [{"mechanism": name, "other": None, "text": each.text()} | asdict(each) for each in claims.about(known[0])]
     return [

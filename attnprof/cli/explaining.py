@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from attnprof.cli import echo_json
-from attnprof.cli.hosting import channels_of, host_options, network_of
+from attnprof.cli.hosting import alone_of, channels_of, check_own_places, host_options, network_of
 from attnprof.cli.options import Seconds, check_entry, frames_of, modes_of, name_and_args, shape_options
 from attnprof.errors import UntraceableError, UsageError
 from attnprof.profiling.whatif import Explanation
@@ -55,19 +55,20 @@ def _cases(name: str | None, modes: Sequence[str], options: Mapping[str, Any]) -
     import dataclasses
 
     from attnprof import spec
-    from attnprof.spec.networks import label_at, placements
+    from attnprof.spec.networks import Network, label_at, placements
 
-    network = network_of(options)
-    if name is None and network is None:
+    network = network_of(options) if name or not options["host"] else None
+    if name is None and not options["host"]:
         raise UsageError("explain wants a mechanism, or a network: `attnprof explain ccnet --hw 97x97`.")
     plain, args = name_and_args(name or ALONE)
     if name:
         check_entry(plain, args)
     height, width = spec.parse_hw(options["hw"])
-    shape = Shape(options["batch"], channels_of(options, network), height, width)
+    channels = channels_of(options, network) if name else channels_of(options, Network(alone_of(options).host))
+    shape = Shape(options["batch"], channels, height, width)
     settings = {"sdpa": options["sdpa"]}
-    if network is not None and not name:
-        ((alone, _),) = placements([network])
+    if name is None:
+        alone = alone_of(options)
         case = Case(ALONE, alone.text, {}, shape, options["dtype"], host=alone, settings=settings)
     elif network is not None:
         ((_, ((placed, _),)),) = placements([network])
@@ -78,6 +79,7 @@ def _cases(name: str | None, modes: Sequence[str], options: Mapping[str, Any]) -
         entry = spec.make_entry(plain, args)
         shape = dataclasses.replace(shape, frames=frames_of(options["frames"], [entry.mechanism]))
         case = Case(entry.mechanism, str(name) if args else entry.label, args, shape, options["dtype"], settings=settings)
+    check_own_places([case])
     return [dataclasses.replace(case, mode=mode) for mode in modes]
 
 

@@ -64,6 +64,8 @@ def run_command(specs: tuple[str, ...], **options: Any) -> int:
     if options["dry_run"]:
         _list(planned, options["as_json"])
         return 0
+    for spec, cases in planned:
+        _check_places(spec, cases)
     records: list[Record] = []
     for spec, cases in planned:
         records += _run_one(spec, cases, options, formats)
@@ -72,6 +74,17 @@ def run_command(specs: tuple[str, ...], **options: Any) -> int:
 
         echo_json(json.data(records, parsed[0].name if len(parsed) == 1 else ""))
     return 5 if any(record.status != "ok" for record in records) else 0
+
+
+def _check_places(spec: Any, cases: Sequence[Case]) -> None:
+    """Places in networks of the user's own, known once they are built; those of the hosts are checked with the spec."""
+    from attnprof.cli.hosting import check_own_places
+
+    try:
+        check_own_places(cases)
+    except UsageError as error:
+        line = next((network.line for network in spec.hosts if network.imported), 0)
+        raise UsageError(f"{spec.source}:{line}: {error}" if line else str(error)) from error
 
 
 def _refuse_same_names(names: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from attnprof.cli import echo_json
+from attnprof.cli.hosting import visits_in_child
 from attnprof.cli.options import check_entry, name_and_args
 from attnprof.errors import NothingSelectedError, UntraceableError, UsageError, told
 from attnprof.records import ALONE, SCHEMA_VERSION, Case, Placement, Shape, to_json
@@ -72,7 +73,7 @@ def _visits(case: Case) -> list[dict[str, Any]]:
     """One of `_row` for every submodule; a network of the user's own is built and run in a child."""
     assert case.host is not None
     if case.imported:
-        return _in_child(case)
+        return [_row(visit) for visit in visits_in_child(case)]
     from attnprof.profiling import placing
 
     try:
@@ -81,27 +82,6 @@ def _visits(case: Case) -> list[dict[str, Any]]:
         raise
     except Exception as error:
         raise UntraceableError(f"{case.label} at {case.shape.text()}: {told(error)}") from error
-
-
-def _in_child(case: Case) -> list[dict[str, Any]]:
-    from attnprof.execute import Options
-    from attnprof.execute.child import Ending, converse
-    from attnprof.execute.tracing import child_memory, ended
-    from attnprof.records import Record
-
-    options = Options(tracer="attnprof.profiling.placing:visits_of")
-    request = {"op": "trace", "tracer": options.tracer, "cases": [to_json(case)], "memory_bytes": child_memory(options)}
-    status, detail = "crashed", "the child said nothing"
-    for item in converse(request, timeout_s=options.timeout_s):
-        if isinstance(item, Ending):
-            record = ended(Record(case), item, options)
-            status, detail = record.status, record.detail
-            break
-        if item["event"] == "traced":
-            return [_row(visit) for visit in item["counts"]["visits"]]
-        status, detail = item["status"], item["detail"]
-        break
-    raise UntraceableError(f"{case.label}: {status}: " + detail.replace("\n", ", at "))
 
 
 def _row(visit: Mapping[str, Any]) -> dict[str, Any]:

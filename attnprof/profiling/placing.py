@@ -6,12 +6,15 @@ Sites are found by name, sizes by one forward pass without data. Mechanisms on m
 dimensions; mechanisms on tokens (BNC) where they have three, or four, which are laid out as H*W tokens and back. A module of
 the user's own is given what there is. What cannot be placed is said with its site: nothing is left out silently.
 
-In place of a submodule that strides, a mechanism that keeps the resolution is followed by average pooling of that stride, as in
-"Stand-Alone Self-Attention", NeurIPS 2019, section 3.2, and "Bottleneck Transformers", CVPR 2021, section 3.
+In place of a submodule that strides, a mechanism that can stride itself does: its build has an argument `stride` that is not
+given, and with that stride it returns the submodule's resolution. Any other that keeps the resolution is followed by average
+pooling of that stride, as in "Stand-Alone Self-Attention", NeurIPS 2019, section 3.2, and "Bottleneck Transformers", CVPR 2021,
+section 3.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -140,9 +143,7 @@ def _place(network: nn.Module, placement: Placement, inner: Mechanism, args: Map
         visit, where = before[name], f"{_standing(inner, placement)} {name} of {placement.text}"
         size = _size(visit, placement.how, where)
         stride = _stride(visit) if placement.how == "instead" else 1
-        module = _fitted(inner, args, size, where)
-        if stride > 1:
-            module = Pooled(module, stride)
+        module = _striding(inner, args, visit, stride, where) if stride > 1 else _fitted(inner, args, size, where)
         placed.append(_Site(name, module, visit))
         _replace(network, parts[name], module if placement.how == "instead" else Placed(parts[name], module, placement.how))
     _verify(network, placed, placement, inner, shape)
@@ -186,6 +187,30 @@ def _fitted(inner: Mechanism, args: Mapping[str, Any], size: tuple[int, ...], wh
     except Exception as error:
         raise UnplaceableError(f"{where}, where the tensor is {text}: {type(error).__name__}: {error}") from error
     return Tokens(module) if len(size) == 4 and not own and inner.layout == "BNC" else module
+
+
+def _striding(inner: Mechanism, args: Mapping[str, Any], visit: Visit, stride: int, where: str) -> nn.Module:
+    """A mechanism in place of a submodule that strides: with its own stride where it has one, else pooled."""
+    size, wanted = visit.given, visit.returned
+    assert size is not None
+    assert wanted is not None
+    if "stride" in inspect.signature(inner.build).parameters and "stride" not in args:
+        module = _fitted(inner, {**args, "stride": stride}, size, where)
+        if _returns(module, size, wanted):
+            return module
+    return Pooled(_fitted(inner, args, size, where), stride)
+
+
+def _returns(module: nn.Module, size: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether a module makes a map of the wanted resolution; True where it fails, which the run of the network says then."""
+    visit = Visit("0", "")
+    try:
+        run(nn.Sequential(module), Shape(*size), {"0": visit})
+    except AttnprofError:
+        raise
+    except Exception:  # noqa: BLE001
+        return True
+    return visit.returned is not None and visit.returned[2:] == wanted[2:]
 
 
 def _plain(spec: TensorSpec, size: tuple[int, ...], layout: str) -> bool:

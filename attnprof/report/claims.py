@@ -11,13 +11,19 @@ from typing import Any
 from attnprof.report.markdown import escape
 from attnprof.report.text import WIDTH, clean, fit, grid, wrap
 
+NOT_FOUND = (
+    "No published cost was found for RGA, STA-LSTM, spatial-temporal graph convolution, GLTR, scSE, spatial transformers, "
+    "SCA-CNN, EncNet and X-volution as modules, nor for the recurrent attention model. The primary tables of ISA, OCR, ANN "
+    "(absolute MB and ms), GCNet, CBAM, BAM, DCN, GloRe, FcaNet-50, TAM, Attention U-Net, A2-Nets, PSANet and LR-Net were not "
+    "seen."
+)
 Rows = Sequence[Mapping[str, Any]]
 Counts = Mapping[str, int]
 MARKS = {
     "exact": "exact at the printed digits",
     "close": "within the tolerance of the metric (parameters and activations 0.5 %, compute 2 %, memory 3 %, training 10 %)",
     "convention": "holds under another counting convention than the stated one",
-    "direction": "sign and order among the rows hold, and a size within a factor of 2 or a ratio within 10; not the number",
+    "direction": "order holds, and a size within a factor of 2, or a third of a ratio (in logarithms) or share; not the number",
     "contradicted": "does not hold under any convention tried for its table",
     "unverifiable": "remembered only, or bound to hardware or code that is not here",
 }
@@ -60,8 +66,9 @@ def console(rows: Rows, counts: Counts, heads: Heads) -> str:
 def markdown(rows: Rows, counts: Counts, heads: Heads) -> str:
     """The audit as a document: counts of verdicts, findings, then a table per paper."""
     lines = ["# Published costs, audited", "", summary(counts), ""]
-    lines += ["| verdict | numbers | what it means |", "|:--|--:|:--|"]
-    lines += [f"| {name} | {counts[name]} | {meaning} |" for name, meaning in MARKS.items()]
+    lines += ["| verdict | amounts and ratios | orders of growth | of the paper's own digits | what it means |"]
+    lines += ["|:--|--:|--:|--:|:--|"]
+    lines += [f"| {name} | {' | '.join(map(str, _split(counts, name)))} | {meaning} |" for name, meaning in MARKS.items()]
     lines += ["", "## Findings", "", *_findings(rows), *_other_conventions(rows)]
     for paper, members in _by_paper(rows):
         head = heads[paper]
@@ -81,6 +88,7 @@ def markdown(rows: Rows, counts: Counts, heads: Heads) -> str:
             cells += [f"{row['grade']} [{sources[row['source']]}]", reason(row)]
             lines.append(f"| {' | '.join(escape(cell) if cell else '' for cell in cells)} |")
         lines += ["", *(f"[{number}] {escape(source)}  " for source, number in sources.items())]
+    lines += ["", "## Looked for and not found", "", NOT_FOUND]
     return "\n".join(lines) + "\n"
 
 
@@ -169,10 +177,18 @@ def reason(row: Mapping[str, Any]) -> str:
 
 def summary(counts: Counts) -> str:
     """One sentence of counts."""
-    found = ", ".join(f"{counts[name]} {name}" for name in MARKS if counts[name])
+    found = ", ".join(f"{_split(counts, name)[0]} {name}" for name in MARKS if _split(counts, name)[0])
     rest = f"{counts['again']} rows have one of them again, under another configuration; {counts['remembered']} more are only"
-    kinds = f"{counts['orders']} of them are orders of growth, {counts['own']} follow from other digits of their own paper."
-    return f"{counts['seen']} numbers seen in a source: {found or 'none'}. {kinds} {rest} remembered, and do not count."
+    kinds = [(counts["orders"], "orders of growth", "orders"), (counts["own"], "of the paper's own digits", "own")]
+    others = [f"{count} {what}, {counts[f'exact_{kind}']} of them exact" for count, what, kind in kinds if count]
+    told = f"{counts['seen']} numbers seen in a source: {found or 'no amount or ratio'}"
+    return f"{'; '.join([told, *others])}. {rest} remembered, and do not count."
+
+
+def _split(counts: Counts, name: str) -> tuple[int, int, int]:
+    """How many have a verdict: amounts and ratios that were counted, orders of growth, quotients of the paper's own digits."""
+    orders, own = counts[f"{name}_orders"], counts[f"{name}_own"]
+    return counts[name] - orders - own, orders, own
 
 
 def _legend(rows: Rows) -> list[str]:

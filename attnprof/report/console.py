@@ -53,7 +53,8 @@ def _text(table: Table, column: int) -> list[str]:
 def _label_room(table: Table) -> int:
     labels = _text(table, 0)
     short = {clip(label, _LABEL_ROOM) for label in labels}
-    room = _LABEL_ROOM if len(short) == len(set(labels)) else _WIDE_LABEL_ROOM  # labels that would read alike
+    placed = any(row.record.case.host is not None for row in table.rows)  # labels say where: the question of such a table
+    room = _LABEL_ROOM if len(short) == len(set(labels)) and not placed else _WIDE_LABEL_ROOM
     return fit([labels], [room])[0]
 
 

@@ -147,8 +147,17 @@ def _placed(records: Sequence[Record]) -> list[str]:
     for record in records:
         case = record.case
         if case.host is not None and not case.alone and record.counts is not None:
-            found.setdefault(f"{case.host.how} {clean(case.host.at)} of {clean(case.host.text)}", []).append(case.label)
-    return [f"Placed {where}: {named(labels)}." for where, labels in found.items()]
+            how = "instead of" if case.host.how == "instead" else case.host.how
+            found.setdefault(f"{how} {clean(case.host.at)} of {clean(case.host.text)}", []).append(case.label)
+    lines = [f"Placed {where}: {named(labels)}." for where, labels in found.items()]
+    if any(where.startswith("instead of") for where in found):
+        lines.append(
+            "Instead of a submodule that strides, a mechanism without a stride of its own works at the submodule's input size "
+            "and is pooled after it: more MACs than a strided one would have."
+        )
+    if any(where.startswith("around") for where in found):
+        lines.append("Around: beside the submodule, on its input; both outputs are added.")
+    return lines
 
 
 def settings_notes(records: Sequence[Record]) -> list[str]:

@@ -167,7 +167,9 @@ class HostModel(Closed):
     at: Axis[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
         [], description="name of a site (body, block, stage), or glob over dotted submodule names; a list is an axis"
     )
-    how: Axis[Annotated[str, choice("way to stand", HOW)]] = Field(["after"], description="after, before, instead or around")
+    how: Axis[Annotated[str, choice("way to stand", HOW)]] = Field(
+        ["after"], description="after, before, instead, or around (beside it: both outputs are added)"
+    )
 
 
 class MeasureModel(Closed):

@@ -8,23 +8,27 @@ from torch import Tensor
 from tests.references import Params, batch_norm
 
 SHAPE = (32, 9, 13)
-VARIANTS = ({"mode": "bilinear"}, {"half": True}, {"rate": 10})
+VARIANTS = ({"mode": "bilinear"}, {"half": True}, {"rate": 10}, {"stride": 2}, {"mode": "bilinear", "half": True, "stride": 3})
 
 
-def reference(p: Params, x: Tensor, *, training: bool, rate: int = 4, mode: str = "nearest", half: bool = False) -> Tensor:
-    """y1 = K4(K3 x1 . sigmoid(x1 + up(K2 pool(x1)))) beside y2 = K1 x2; every K a convolution and BN."""
+def reference(
+    p: Params, x: Tensor, *, training: bool, rate: int = 4, mode: str = "nearest", half: bool = False, stride: int = 1
+) -> Tensor:
+    """y1 = K4(K3 x1 . sigmoid(x1 + up(K2 pool(x1)))) beside y2 = K1 x2; every K a convolution and BN, K1 and K4 strided."""
     x1, x2 = (x, None) if half else x.chunk(2, dim=1)
     small = _conv_bn(p, "k2", _pool(x1, rate), training)
     gate = 1 / (1 + (-x1 - _enlarge(small, x.shape[2], x.shape[3], mode)).exp())
-    y1 = torch.relu(_conv_bn(p, "k4", _conv_bn(p, "k3", x1, training) * gate, training))
-    return y1 if x2 is None else torch.cat([y1, torch.relu(_conv_bn(p, "k1", x2, training))], dim=1)
+    y1 = torch.relu(_conv_bn(p, "k4", _conv_bn(p, "k3", x1, training) * gate, training, stride))
+    return y1 if x2 is None else torch.cat([y1, torch.relu(_conv_bn(p, "k1", x2, training, stride))], dim=1)
 
 
-def _conv_bn(p: Params, name: str, x: Tensor, training: bool) -> Tensor:
+def _conv_bn(p: Params, name: str, x: Tensor, training: bool, stride: int = 1) -> Tensor:
     height, width = x.shape[2:]
     weight = p[f"{name}.conv.weight"]
     padded = torch.nn.functional.pad(x, (1, 1, 1, 1))
-    taps = [(weight[:, :, a, b], padded[:, :, a : a + height, b : b + width]) for a in range(3) for b in range(3)]
+    taps = [
+        (weight[:, :, a, b], padded[:, :, a : a + height : stride, b : b + width : stride]) for a in range(3) for b in range(3)
+    ]
     y = torch.stack([torch.einsum("oc,bchw->bohw", tap, window) for tap, window in taps]).sum(dim=0)
     return batch_norm(p, f"{name}.bn", y, training)
 
