@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test bench memory crosscheck honesty forms claims catalogue schema clean
+.PHONY: help setup run test bench memory crosscheck honesty time-gate forms claims catalogue baseline schema clean
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,7 @@ test: setup ## Lint, types, layers, tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -q
+	OMP_NUM_THREADS=1 $(BIN)/attnprof gate specs/survey.yaml --baseline specs/baselines/catalogue.json --strict -q
 
 bench: setup ## reports/bench.md: speed and memory against the other counters, side by side
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench --out reports/bench.md
@@ -37,6 +38,9 @@ crosscheck: setup ## reports/crosscheck.md: every counter over the whole catalog
 honesty: setup ## reports/interval_honesty.md: do the intervals hold what they say (an hour on an idle machine)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.interval_honesty
 
+time-gate: setup ## reports/time_gate_honesty.md: does the time gate cry wolf (about an hour on an idle machine)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.time_gate_honesty --resume
+
 forms: setup ## attnprof/profiling/forms/kept: closed forms of the catalogue, found and verified anew
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.forms_kept
 
@@ -45,6 +49,9 @@ claims: setup ## reports/claims.md, .csv: every published number, counted again
 
 catalogue: setup ## What the mechanisms' files make: reports/catalogue.md, specs of families, tables of README
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.doc_tables
+
+baseline: setup ## specs/baselines/catalogue.json: what the catalogue costs now; read the diff
+	OMP_NUM_THREADS=1 $(BIN)/attnprof baseline save specs/survey.yaml -o specs/baselines/catalogue.json
 
 schema: setup ## specs/schema.json from the code
 	$(BIN)/attnprof schema > specs/schema.json

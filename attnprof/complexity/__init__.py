@@ -8,7 +8,7 @@
         assert cost.order("peak", "N") <= 1
 
 What is counted is what `attnprof.profile` counts: exact integers, without running the module and without a GPU. Installing
-attnprof registers the plugin (`-p no:attnprof.complexity` leaves it out). It imports pytest alone; torch and the rest of attnprof are
+attnprof registers the plugin (`-p no:attnprof.complexity` leaves it out). It imports pytest alone; torch and the rest are
 imported when a test first calls `complexity`.
 
 counted.py   Complexity, and the numbers that it gives: Amount, Order
