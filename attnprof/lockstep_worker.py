@@ -54,6 +54,7 @@ def main(wire: int, parent: int) -> int:
     with channel.makefile("r", encoding="utf-8") as lines:
         order = json.loads(lines.readline())
         enter(order)
+        worker.write_by_lines()
         worker.bound_memory(order["memory_bytes"])
         say({"event": "up"})
         for line in lines:

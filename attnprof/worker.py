@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
 import json
 import linecache
 import os
@@ -49,6 +50,7 @@ def main(wire: int, board: int) -> int:
         channel.sendall(json.dumps(event).encode() + b"\n")
 
     turns = attach(board)
+    write_by_lines()
     bound_memory(request.get("memory_bytes"))
     _OPERATIONS[request["op"]](request, turns, say)
     turns.turn_to(-1)
@@ -56,6 +58,13 @@ def main(wire: int, board: int) -> int:
     sys.stderr.flush()
     say({"event": "end"})
     return 0
+
+
+def write_by_lines() -> None:
+    """What user code prints is written line by line: the last words of a child that crashes are not lost in a buffer."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
 
 
 def bound_memory(allowed: int | None) -> None:
