@@ -678,3 +678,37 @@ def test_the_command_gates_time(
     assert words in " ".join((said.out + said.err).split())
     assert len(asked) == len(found)
     assert worktrees(repository) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "claim", "code", "words"),
+    [
+        (KeyboardInterrupt(), "macs >= 1", 130, "interrupted while latency was measured"),
+        (KeyboardInterrupt(), "macs <= 1", 1, "interrupted while latency was measured"),
+        (UsageError("the device is gone"), "macs >= 1", 5, "latency was not measured: the device is gone"),
+    ],
+)
+def test_what_other_classes_found_outlives_the_time_class(
+    error: BaseException,
+    claim: str,
+    code: int,
+    words: str,
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(timing, "time_pair", fail)
+    (repository / "specs" / "own.yaml").write_text(f"{SPEC}claims: [{claim}]\n")
+    monkeypatch.chdir(repository)
+    typed = ["gate", "specs/own.yaml", "--base-ref", "HEAD", "--allow-import", "*", "--report-json", "gate.json"]
+    monkeypatch.setattr(sys, "argv", ["attnprof", *typed])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == code
+    assert words in " ".join(capsys.readouterr().out.split())
+    rows = json.loads(Path("gate.json").read_text())["rows"]
+    assert {row["class"] for row in rows} == {"claims", "time"}
+    assert worktrees(repository) == 1

@@ -13,7 +13,7 @@ from attnprof.gate.rows import Outcome, Row
 
 MOST = 10
 _KINDS = {
-    "error": (Outcome.REGRESSED, Outcome.MISMATCH, Outcome.FAILED, Outcome.INCONCLUSIVE),
+    "error": (Outcome.REGRESSED, Outcome.MISMATCH, Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.INTERRUPTED),
     "warning": (Outcome.WARN,),
 }
 

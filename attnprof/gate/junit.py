@@ -18,6 +18,7 @@ _ELEMENTS = {
     Outcome.MISMATCH: "error",
     Outcome.FAILED: "error",
     Outcome.INCONCLUSIVE: "error",
+    Outcome.INTERRUPTED: "error",
     Outcome.WARN: "skipped",
 }
 

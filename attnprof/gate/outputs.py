@@ -18,6 +18,7 @@ ORDER = (
     Outcome.MISMATCH,
     Outcome.FAILED,
     Outcome.INCONCLUSIVE,
+    Outcome.INTERRUPTED,
     Outcome.WARN,
     Outcome.IMPROVED,
     Outcome.PASS,
@@ -27,11 +28,19 @@ WORDS: Mapping[Outcome, str] = {
     Outcome.MISMATCH: "not comparable",
     Outcome.FAILED: "failed",
     Outcome.INCONCLUSIVE: "inconclusive",
+    Outcome.INTERRUPTED: "interrupted",
     Outcome.WARN: "warned",
     Outcome.IMPROVED: "improved",
     Outcome.PASS: "passed",
 }
-_VERDICTS = {0: "passed", 1: "regressed", 3: "nothing comparable", 4: "inconclusive", 5: "a point failed"}
+_VERDICTS = {
+    0: "passed",
+    1: "regressed",
+    3: "nothing comparable",
+    4: "inconclusive",
+    5: "a point failed",
+    130: "interrupted",
+}
 _MOST = 50  # sentences of one kind on the console; the files have them all
 
 

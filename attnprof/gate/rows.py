@@ -22,9 +22,16 @@ class Outcome(StrEnum):
     FAILED = "failed"
     MISMATCH = "mismatch"
     REGRESSED = "regressed"
+    INTERRUPTED = "interrupted"
 
 
-EXIT_CODES = {Outcome.REGRESSED: 1, Outcome.MISMATCH: 3, Outcome.FAILED: 5, Outcome.INCONCLUSIVE: 4}  # in order of precedence
+EXIT_CODES = {  # in order of precedence
+    Outcome.REGRESSED: 1,
+    Outcome.MISMATCH: 3,
+    Outcome.FAILED: 5,
+    Outcome.INCONCLUSIVE: 4,
+    Outcome.INTERRUPTED: 130,
+}
 
 
 class Reason(StrEnum):
@@ -52,6 +59,7 @@ class Reason(StrEnum):
     THROTTLED = "THROTTLED"
     BUDGET = "BUDGET"
     BASE_FAILED = "BASE_FAILED"
+    INTERRUPTED = "INTERRUPTED"
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,6 @@ class Row:
 
 
 def exit_code(rows: Iterable[Row]) -> int:
-    """1 a regression, else 3 nothing comparable, else 5 a failed point, else 4 inconclusive, else 0."""
+    """1 a regression, else 3 nothing comparable, 5 a failed point, 4 inconclusive, 130 interrupted, 0."""
     found = {row.outcome for row in rows}
     return next((code for outcome, code in EXIT_CODES.items() if outcome in found), 0)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from attnprof import plan
-from attnprof.errors import NothingSelectedError
+from attnprof.errors import AttnprofError, NothingSelectedError
 from attnprof.execute.options import Listener
 from attnprof.gate import baseline as baselines
 from attnprof.gate import judge, points, promises
@@ -127,7 +127,7 @@ def run(
     for promise, found in chosen.claims:
         rows += promises.judge(promise, found, counted)
     if TIME in asked.classes and time_rows is not None:
-        rows += time_rows()
+        rows += _timed(time_rows)
     if not rows:
         raise NothingSelectedError(f"{asked.spec.name}: nothing was gated: no claim and no point is about what --match names.")
     return Result(
@@ -140,6 +140,17 @@ def run(
         notes=tuple(notes),
         options=_options(asked),
     )
+
+
+def _timed(time_rows: Callable[[], Sequence[Row]]) -> Sequence[Row]:
+    """The rows of the time class; where it is interrupted or cannot go on, a row that says so beside those of other classes."""
+    try:
+        return time_rows()
+    except KeyboardInterrupt:
+        told = "interrupted while latency was measured: no point of the time class is judged"
+        return [Row(TIME, Reason.INTERRUPTED, Outcome.INTERRUPTED, told)]
+    except AttnprofError as error:
+        return [Row(TIME, Reason.FAILED, Outcome.FAILED, f"latency was not measured: {error}")]
 
 
 def _exact_rows(asked: Asked, chosen: Plan, counted: dict[str, Point], places: dict[str, tuple[int, int]]) -> list[Row]:
