@@ -29,7 +29,7 @@ def tables(text: str) -> dict[str, list[list[str]]]:
 def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     out: Path = tmp_path_factory.mktemp("bench") / "new" / "bench.md"
     sizes = ["--modules", "nonlocal", "--channels", "64", "--side", "12", "--large", "20"]
-    bench.main(["--out", str(out), *sizes, "--n-real", "2", "--n-meta", "2", "--n-commands", "2"])
+    bench.main(["--out", str(out), *sizes, "--n-real", "1", "--n-meta", "2", "--n-commands", "1"])
     return out.read_text(encoding="utf-8")
 
 
@@ -46,7 +46,7 @@ def test_n_and_aims_are_stated(text: str) -> None:
     assert [row[2] for row in times if row[1] in (bench.OURS, *bench.META)] == ["2", "2"]
     assert [row[5] for row in times if row[1] in bench.META] == ["≥ 2"]
     assert {row[4] for row in memory[1:]} <= {"≥ 10", ""}
-    assert [row[1] for row in commands] == ["2"] * 6
+    assert [row[1] for row in commands] == ["1"] * 6
     assert [row[6] for row in commands] == ["", "≤ 1.2", "≤ 1.1", "", "≤ 2.5", "≤ 2.5"]
     assert commands[2][9] == "≤ 350 MB"
 
