@@ -15,7 +15,7 @@ A convention is one choice per axis of its metric. compute:
 params: base (M is 10^6 or 2^20). memory:
 
     mode    inference, training (forward and backward)
-    what    module          peak above parameters, buffers and inputs: what the network has more of with the module in it
+    what    module          peak above parameters, buffers and inputs (what a network has more of: the difference of two such)
             +params         parameters and buffers included, inputs not (max_memory_allocated - bytes of the input)
             +params+inputs  all that is allocated
             kept            what autograd keeps for the backward pass; in inference the sum of all outputs (torchstat)
