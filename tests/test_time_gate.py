@@ -16,7 +16,7 @@ import pytest
 
 from attnprof import lockstep_worker
 from attnprof.__main__ import main
-from attnprof.errors import UsageError
+from attnprof.errors import AttnprofError, UsageError
 from attnprof.execute.checkout import Checkout, checkouts, commit_of, localised, orders
 from attnprof.execute.lockstep import BASE, HEAD, Broken, Found, Sampled, Sampling, Unfinished, time_pair
 from attnprof.execute.options import Progress
@@ -712,3 +712,19 @@ def test_what_other_classes_found_outlives_the_time_class(
     rows = json.loads(Path("gate.json").read_text())["rows"]
     assert {row["class"] for row in rows} == {"claims", "time"}
     assert worktrees(repository) == 1
+
+
+def test_which_side_goes_first_alternates(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+
+    def note(name: str, order: Any) -> Any:
+        named.append(name)
+        raise AttnprofError("enough")
+
+    monkeypatch.setattr("attnprof.execute.lockstep.start", note)
+    monkeypatch.chdir(repository)
+    with checkouts(repository, "HEAD") as sides:
+        for number in range(4):
+            with pytest.raises(AttnprofError, match="enough"):
+                time_pair([mine("Mine")], sides, QUICK, number, 0.1)
+    assert named == [HEAD, BASE, HEAD, BASE]

@@ -29,6 +29,7 @@ BASE, HEAD = "base", "head"
 _START_S = 120.0  # for an interpreter to import torch, and for a GPU that another run has
 _MEMORY_SHARE = 0.45  # of what is available, for either side
 _CHECK_EVERY = 5  # rounds between two looks at the interval
+_UNCOUNTED = 5  # rounds before those that count: one side was warmed up while the other waited
 
 
 @dataclass(frozen=True)
@@ -101,21 +102,29 @@ class _Pair:
 
 
 @contextlib.contextmanager
-def _pair(sides: tuple[Checkout, Checkout], threads: int, memory: int | None) -> Iterator[_Pair]:
-    """Two fresh interpreters, which import torch side by side; both are killed at the end. memory: what each may allocate."""
+def _pair(sides: tuple[Checkout, Checkout], threads: int, memory: int | None, number: int) -> Iterator[_Pair]:
+    """Two fresh interpreters, which import torch side by side; both are killed at the end. memory: what each may allocate.
+
+    number: of the replicate; which side starts first alternates with it.
+    """
     with contextlib.ExitStack() as stack:
         cores = stack.enter_context(_cores(threads))
-        started = []
-        for name, order in zip((BASE, HEAD), orders(*sides), strict=True):
-            side = start(name, {**order, "cores": cores, "memory_bytes": memory})
-            stack.callback(side.kill)
-            started.append(side)
-        for side in started:
+        started = {}
+        told = dict(zip((BASE, HEAD), orders(*sides), strict=True))
+        for name in _in_turn(number):
+            started[name] = start(name, {**told[name], "cores": cores, "memory_bytes": memory})
+            stack.callback(started[name].kill)
+        for side in started.values():
             try:
                 side.answer(_START_S)
             except SideError as error:
                 raise AttnprofError(f"the child of {side.name} does not start: {error.status}: {error.detail}") from error
-        yield _Pair(*started)
+        yield _Pair(started[BASE], started[HEAD])
+
+
+def _in_turn(number: int) -> tuple[str, str]:
+    """Which side is started, and made ready, first: what goes first is not the same to a scheduler, so it alternates."""
+    return (BASE, HEAD) if number % 2 else (HEAD, BASE)
 
 
 def time_pair(
@@ -141,7 +150,7 @@ def time_pair(
                 found |= {case.key: Unfinished() for case in waiting}
                 break
             memory = (sampling.memory_bytes or int(_MEMORY_SHARE * available_bytes())) if cpu else None
-            with _pair(sides, threads, memory) as pair:
+            with _pair(sides, threads, memory, number) as pair:
                 for case in list(waiting):
                     waiting.remove(case)
                     found[case.key] = one = _time_case(case, pair, sides[1], sampling, number, sample_s, deadline)
@@ -159,9 +168,10 @@ def _time_case(
     broken: list[SideError] = []
     ready: dict[str, dict[str, Any]] = {}
     waits_s = sampling.timeout_s if case.device == "cpu" else max(sampling.timeout_s, _START_S)  # for the lock of a GPU
-    for side in (pair.head, pair.base):  # head first: it takes that lock for both
+    order = [{BASE: pair.base, HEAD: pair.head}[name] for name in _in_turn(number)]
+    for side in order:
         try:
-            ready[side.name] = side.ask({**request, "lock": side is pair.head}, waits_s)
+            ready[side.name] = side.ask({**request, "lock": side is order[0]}, waits_s)  # the first takes that lock for both
         except SideError as error:
             broken.append(error)
     if broken:
@@ -188,6 +198,9 @@ def _broken(errors: Sequence[SideError]) -> Broken:
 def _rounds(pair: _Pair, sampling: Sampling, draw: random.Random, sample_s: float, deadline: float) -> dict[str, list[float]]:
     """{side: latencies in seconds}, as many of one as of the other. Raises SideError."""
     samples: dict[str, list[float]] = {BASE: [], HEAD: []}
+    for _ in range(_UNCOUNTED):
+        for side in draw.sample(list(pair), 2):
+            side.ask({"do": "once"}, sampling.timeout_s)
     began = time.monotonic()
     while time.monotonic() < deadline:
         for side in draw.sample(list(pair), 2):
