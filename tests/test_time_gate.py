@@ -652,6 +652,7 @@ measure: {device: cpu}
         ([failing(BASE, absent=True)], (), 0, "NEW_POINT"),
         ([], ("--base-ref", "nowhere"), 2, "'nowhere' names no commit"),
         ([], ("--confidence", "1.5"), 2, "--confidence 1.5"),
+        ([], ("--tol", "latency=+3"), 2, "latency"),
         ([], ("--set", "measure.device=none"), 2, "measure.device=cpu"),
     ],
 )

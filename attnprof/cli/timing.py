@@ -70,6 +70,8 @@ def timer(
     from attnprof.spec.quantities import parse_tolerance
 
     tolerance = tolerances.get("latency") or parse_tolerance("latency", DEFAULT_TOLERANCE)
+    if tolerance.extra:
+        raise UsageError(f"the tolerance of latency is a share, such as 5%, not {tolerance.text}: what is judged is a ratio.")
     chosen = timing.Options(
         tolerance=float(tolerance.share),
         confidence=options["confidence"],
