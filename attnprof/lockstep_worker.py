@@ -1,9 +1,9 @@
 """One side of a lock-step pair: a fresh interpreter that imports the user's code from its own checkout and runs when told to.
 
 Conversation, a JSON line each way at a time: {"event": "up"}; {"do": "prepare", "case", "seed", ...} -> {"event": "ready"};
-{"do": "once"} -> {"event": "sample", "s"} as often as is wanted; {"do": "drop"} -> {"event": "dropped", ...}. Each may be
-answered by {"event": "failed", "status", "detail", "absent"} instead, which drops the case; `absent`: this checkout has no such
-module. The child leaves when the parent closes its end.
+{"do": "once"} -> {"event": "sample", "s"} as often as is wanted; {"do": "drop"} -> {"event": "dropped", "page_faults", ...}.
+Each may be answered by {"event": "failed", "status", "detail", "absent"} instead, which drops the case; `absent`: this checkout
+has no such module. The child leaves when the parent closes its end.
 
 The attnprof that measures is that of the parent on both sides. Where attnprof itself lies in the repository, its catalogue and
 its hosts are those of the checkout.
@@ -15,6 +15,7 @@ import contextlib
 import gc
 import json
 import os
+import resource
 import socket
 import sys
 import time
@@ -23,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from attnprof import hosts, mechanisms, worker
+from attnprof import hosts, mechanisms, stats, worker
 from attnprof.errors import AttnprofError, UsageError
 from attnprof.execute.server import die_with_parent
 from attnprof.profiling import loading
@@ -121,20 +122,28 @@ def _serve(case: Case, request: Order, order: Order, lines: Iterator[str], say: 
         stack.enter_context(conditions(case))
         turns = measure.Turns(lambda _: None, lambda _: 0.0, time.monotonic())
         measure.warm_up(member, plan, turns, flush.run, _WARMUP_S)
-        facts = {"converged": member.converged, "estimate_s": member.estimate_s, "warnings": list(flush.warnings)}
+        begun = {"converged": member.converged, "estimate_s": member.estimate_s, "warnings": list(flush.warnings)}
         machine = device.environment(case.device) | {"flags": device.flags(), "flush_bytes": flush.bytes}
-        say({"event": "ready", "environment": machine} | facts)
+        say({"event": "ready", "environment": machine} | begun)
+        faults: list[int] = []
         for line in lines:
             if json.loads(line)["do"] == "drop":
                 break
             gc.collect()
             move(member)
             flush.run()
+            before = _page_faults()
             latency, host = time_pass(member)
+            faults.append(_page_faults() - before)
             member.host_s.append(host)
             say({"event": "sample", "s": latency})
-        said = list(watched.warnings())
-        say({"event": "dropped", "slowed": watched.slowed(), "warnings": said, "environment": watched.facts()})
+        facts = {"slowed": watched.slowed(), "warnings": list(watched.warnings()), "environment": watched.facts()}
+        say({"event": "dropped", "page_faults": stats.median(faults) if faults else 0} | facts)
+
+
+def _page_faults() -> int:
+    """Of this process so far, those that wanted no disk."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def check_origin(order: Order) -> None:

@@ -607,6 +607,26 @@ def test_every_fault_costs_its_own_row(repository: Path, monkeypatch: pytest.Mon
     assert children() == set()
 
 
+def test_a_childs_heap_keeps_what_it_had(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """8 MiB at the top of the heap: given back and faulted in again by every pass where the C library is left to itself."""
+    holds = "class Holds(Mine):\n    def forward(self, x):\n        more = [x.new_zeros(2**18) for _ in range(8)]\n"
+    with (repository / "mine.py").open("a") as text:
+        text.write(f"{holds}        return x + more[0][0]\n")
+    git(repository, "commit", "-aqm", "holds")
+    monkeypatch.chdir(repository)
+
+    def page_faults() -> dict[str, float]:
+        with checkouts(repository, "HEAD") as sides:
+            (found,) = time_pair([mine("Holds")], sides, QUICK, 0, 0.1).values()
+        assert isinstance(found, Sampled), found
+        return dict(found.environment["page_faults"])
+
+    assert max(page_faults().values()) < 50
+    for name, its_own in (("TRIM_THRESHOLD", 2**17), ("TOP_PAD", 2**17)):  # what is set already stays
+        monkeypatch.setenv(f"MALLOC_{name}_", str(its_own))
+    assert min(page_faults().values()) > 1000
+
+
 def test_an_interrupt_leaves_nothing_behind(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repository)
     began: list[set[int]] = []

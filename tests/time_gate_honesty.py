@@ -36,7 +36,6 @@ from tests.interval_honesty import load, neighbours
 
 ROOT = Path(__file__).resolve().parent.parent
 UNITS, MORE_UNITS = 30, 33
-SAMPLE_S = 0.8
 MODULE = '''\
 """{remark}"""
 
@@ -87,7 +86,7 @@ def gate(condition: str, index: int) -> dict[str, Any]:
     """One gate through the product, as a row."""
     began, before = time.monotonic(), interval_honesty._processor_times()
     with scratch(condition) as folder:
-        options = Options(sample_s=SAMPLE_S, sampling=Sampling(seed=1000 * index))
+        options = Options(sampling=Sampling(seed=1000 * index))
         (found,) = time_rows([CASE], "HEAD", folder, options)
     busy = interval_honesty._share(before, interval_honesty._processor_times())
     return {

@@ -20,11 +20,11 @@ INTRO = """\
 Made by `python -m tests.time_gate_honesty` from the csv beside it, which has a row per gate with the ratio of every pair of
 processes.
 
-Every gate is the product's own, with its defaults (tolerance 5 %, 95 % one-sided bounds, 5 to 15 pairs of processes, every
-regression confirmed by fresh processes), except that a pair samples for 0.8 s and not for 2: a scratch repository, the last
-commit as the base, the working tree as head. The module is a 3x3 convolution of 16 channels at 1x16x32x32, applied 30 times in
-a row. same: head differs by a comment, and a neighbour burns CPU and memory bandwidth without a pause. slow: head applies it 33
-times, a tenth more of the same work, no neighbour. slow_busy: that beside the neighbour."""
+Every gate is the product's own, with its defaults (tolerance 5 %, 95 % one-sided bounds, 5 to 15 pairs of processes of which
+each samples for 2 s, every regression confirmed by fresh processes): a scratch repository, the last commit as the base, the
+working tree as head. The module is a 3x3 convolution of 16 channels at 1x16x32x32, applied 30 times in a row.
+same: head differs by a comment, and a neighbour burns CPU and memory bandwidth without a pause.
+slow: head applies it 33 times, a tenth more of the same work, no neighbour. slow_busy: that beside the neighbour."""
 
 
 def ratios_of(row: Row, name: str = "ratios") -> list[float]:

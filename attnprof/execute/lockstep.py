@@ -186,6 +186,7 @@ def _time_case(
     said = [warning for answer in (*ready.values(), *dropped) for warning in answer["warnings"]]
     said += [f"{name}: the warm-up did not reach a steady state" for name, answer in ready.items() if not answer["converged"]]
     environment = ready[HEAD]["environment"] | dropped[1]["environment"]
+    environment["page_faults"] = {side.name: answer["page_faults"] for side, answer in zip(pair, dropped, strict=True)}
     slowed = any(answer["slowed"] for answer in dropped)
     return Sampled(tuple(samples[BASE]), tuple(samples[HEAD]), slowed, tuple(dict.fromkeys(said)), environment)
 
