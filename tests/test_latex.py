@@ -133,6 +133,11 @@ def test_decimals_stand_under_each_other() -> None:
     ]
 
 
+def test_the_line_under_a_second_does_not_make_less_than_into_less_or_equal() -> None:
+    texts = texcells.booktabs([Cell("<0.001", rank=2), Cell("<0.001", rank=1), Cell("-<0.001", rank=2)])
+    assert texts == [r"$<$\underline{0.001}", r"$<$\textbf{0.001}", r"$-$$<$\underline{0.001}"]
+
+
 def test_best_is_bold_second_underlined_and_a_footnote_has_no_width() -> None:
     cells = [Cell("1.5", rank=1), Cell("2.5", rank=2), Cell("3.5", reason="why", marker=27), Cell("oom", reason="x", marker=1)]
     assert texcells.booktabs(cells) == [
@@ -161,11 +166,46 @@ def test_signs_and_powers_are_mathematics() -> None:
     ]
 
 
-def test_siunitx_gets_plain_numbers_and_braces_the_rest() -> None:
+def test_a_word_ends_where_numbers_do() -> None:
+    texts = texcells.booktabs([Cell("12.41 ± 0.08"), Cell("oom", reason="x", marker=1), Cell("-", reason="y", marker=2)])
+    box = r"\hphantom{ $\pm$ 0.08}"
+    assert texts[1:] == [rf"OOM\rlap{{\textsuperscript{{a}}}}{box}", rf"--\rlap{{\textsuperscript{{b}}}}{box}"]
+
+
+def siunitx(*texts: str, rank: int = 0, marker: int = 0) -> tuple[list[str], str]:
+    return texcells.siunitx([Cell(text, rank=rank, reason="x" if marker else "", marker=marker) for text in texts])
+
+
+def test_siunitx_reads_signs_margins_and_powers_and_words_stand_in_braces() -> None:
     cells = [Cell("12.41 ± 0.08", rank=1), Cell("401", rank=2), Cell("<0.001"), Cell("oom", reason="x", marker=1)]
-    texts, form = texcells.siunitx(cells)
-    assert texts == [r"\bfseries 12.41(8)", "401", r"{$<$0.001}", r"{OOM\rlap{\textsuperscript{a}}}"]
-    assert form == "3.2(1)"
+    texts, options = texcells.siunitx(cells)
+    assert texts == [r"\bfseries 12.41(8)", "401", "<0.001", r"{OOM\rlap{\textsuperscript{a}}}"]
+    assert options == "table-format=<3.3(1), table-align-comparator=false"
+    assert siunitx("12.4 ± 1.3", "3") == (["12.4(13)", "3"], "table-format=2.1(2)")
+    assert siunitx("5.0 ± 0.0") == (["5.0"], "table-format=1.1")
+    powers = [r"6.04{$\times10^{-6}$}", r"2.5{$\times10^{12}$}", "0.000404"]
+    assert siunitx("6.04e-06", "2.5e+12", "0.000404") == (
+        powers,
+        "table-format=1.6, table-align-text-after=false, table-space-text-post=00",
+    )
+    assert siunitx("+1.25", "-0.3", "0") == (["+1.25", "-0.3", "0"], "table-format=+1.2, retain-explicit-plus")
+    assert siunitx("-<0.001", rank=2)[0] == [r"{$-$$<$0.001}"]
+    assert siunitx("-", "1e") == (["{--}", "{1e}"], "table-format=1.0")
+
+
+def test_what_follows_a_number_is_text_behind_it_in_siunitx() -> None:
+    assert siunitx("42.0", marker=3) == (
+        [r"42.0{\rlap{\textsuperscript{c}}}"],
+        "table-format=2.1, table-align-text-after=false",
+    )
+    assert siunitx("42 [1, 50]", "0.123456789012") == (
+        ["42{ {}[1, 50]}", "0.123456789012"],
+        "table-format=2.12, table-align-text-after=false",
+    )
+    texts, options = siunitx("20 [20, 300]", "3.0 ± <0.1", "400 ± 2")
+    assert texts == ["20{ {}[20, 300]}", r"3.0{ $\pm$ \textless{}0.1}", "400(2)"]
+    assert options == "table-format=3.1(1), table-align-text-after=false, table-space-text-post=000000000"
+    assert siunitx("3.0 ± <0.1", rank=1)[0] == [r"\bfseries 3.0{\mdseries{} $\pm$ \textless{}0.1}"]
 
 
 # Tables
@@ -195,7 +235,7 @@ def test_the_unit_stands_in_the_head_once_and_the_direction_with_it() -> None:
     grouped = latex.render(report.build(run(), baseline="nonlocal", metrics=("macs", "throughput")))
     assert r"\multicolumn{2}{c}{MACs $\downarrow$} & \multicolumn{2}{c}{Throughput $\uparrow$} \\" in grouped
     assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-5}" in grouped
-    assert r"Mechanism & (G) & ratio & (1/s) & ratio \\" in grouped
+    assert r"Mechanism & (G) & ratio & \multicolumn{1}{c}{(1/s)} & ratio \\" in grouped
     single = latex.render(report.build(run(), metrics=("macs", "params")))
     assert r"Mechanism & MACs (G) $\downarrow$ & Params (M) $\downarrow$ \\" in single
     assert r"\cmidrule" not in single
@@ -218,12 +258,21 @@ def test_the_caption_says_convention_interval_and_number_of_samples() -> None:
         "value / value of nonlocal.",
     ):
         assert words in caption
-    assert "Best of a column in bold, second underlined; values whose intervals overlap share a mark." in caption
+    marks = "Best of a column in bold, second underlined, by the unrounded values; values whose intervals overlap share a mark."
+    assert marks in caption
     assert (
         "torch 2.13.0, threads 1, matmul tf32 off, cudnn tf32 on, attnprof 0.1.0. Spec: SHA-256 5ca1ab1e. Commit: c0ffee-dirty."
         in tex
     )
     assert "Commit" not in latex.render(report.build(run()))
+
+
+def test_the_caption_says_that_values_which_read_alike_are_ranked_unrounded() -> None:
+    alike = [record(label, counts(10**9 + i, 2**20)) for i, label in enumerate("abc")]
+    for look, second in ((Look(), ", second underlined"), (Look(latex="siunitx"), "")):
+        tex = latex.render(report.build(alike, metrics=("macs",), look=look))
+        assert f"Best of a column in bold{second}, by the unrounded values." in tex
+    assert "unrounded" not in re.findall(r"\\caption\{.*", latex.render(report.build(wide(), metrics=("macs",))))[0]
 
 
 def test_the_caption_says_what_brackets_are_and_what_intervals_cover() -> None:
@@ -341,11 +390,32 @@ def test_pdflatex_takes_the_file_where_it_is_put(options: str, tmp_path: Path) -
         assert [line for line in complaints(log) if "multiply" not in line and "float specifier changed" not in line] == []
 
 
+SIUNITX = shutil.which("kpsewhich") is not None and bool(
+    subprocess.run(["kpsewhich", "siunitx.sty"], capture_output=True, check=False).stdout.strip()
+)
+needs_siunitx = pytest.mark.skipif(not SIUNITX, reason="no siunitx here (texlive-science)")
+
+
 @needs_pdflatex
-def test_pdflatex_takes_siunitx(tmp_path: Path) -> None:
-    found = subprocess.run(["kpsewhich", "siunitx.sty"], capture_output=True, text=True, check=False).stdout.strip()
-    if not found:
-        pytest.skip("no siunitx here (texlive-science)")
-    look = Look("significant", "siunitx", standalone=True)
-    log = compiled(latex.render(report.build(run(), baseline="nonlocal", look=look)), tmp_path)
+@needs_siunitx
+@pytest.mark.parametrize("name", REPORTS)
+def test_pdflatex_takes_siunitx(name: str, tmp_path: Path) -> None:
+    built = replace(REPORTS[name], look=Look("significant", "siunitx", standalone=True))
+    log = compiled(latex.render(built), tmp_path)
     assert complaints(log) == []
+
+
+@needs_pdflatex
+@needs_siunitx
+@pytest.mark.parametrize("options", ["10pt", "twocolumn"])
+def test_pdflatex_takes_siunitx_where_it_is_put(options: str, tmp_path: Path) -> None:
+    """With the lines in its preamble that the file names in its head, and with the packages alone."""
+    built = report.build(hostile()[:12], name="a", baseline="nonlocal", look=Look("significant", "siunitx"))
+    tex = latex.render(built)
+    wanted = "\n".join(line.removeprefix("% ") for line in tex.split("\n") if line.startswith((r"% \robustify", r"% \sisetup")))
+    assert wanted.count("\n") == 1
+    packages = r"\usepackage{booktabs,graphicx,siunitx,etoolbox}"
+    for preamble in (packages, f"{packages}\n{wanted}"):
+        around = f"\\documentclass[{options}]{{article}}{preamble}\\begin{{document}}\nText.\n{{}}\n\\end{{document}}"
+        log = compiled(tex, tmp_path, around)
+        assert [line for line in complaints(log) if "multiply" not in line and "float specifier changed" not in line] == []

@@ -139,6 +139,11 @@ def test_formats_match_their_golden_files(name: str) -> None:
     golden(f"segmentation{suffix}", content)
 
 
+def test_the_wide_csv_matches_its_golden_file() -> None:
+    built = report.build(run(), name="segmentation", baseline="nonlocal", look=report.Look(wide=True))
+    golden("wide.csv", str(report.FORMATS["csv"](built)[".csv"]))
+
+
 def test_console_matches_its_golden_file() -> None:
     golden("segmentation.txt", console.render(report.build(run(), name="segmentation", baseline="nonlocal")))
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     help="What aligns the numbers in LaTeX; siunitx marks the best only.",
 )
 @click.option("--standalone", is_flag=True, help="LaTeX as a document of its own, not a file to \\input.")
+@click.option("--wide", is_flag=True, help="CSV with one row per case and a column per metric, for spreadsheets.")
 def report_command(run: Path, formats: str, out: Path | None, everything: bool, **look: Any) -> None:
     """Write NAME.md, NAME.csv ... for RUN, the folder of a `run` or its store.
 
@@ -58,6 +59,8 @@ def report_command(run: Path, formats: str, out: Path | None, everything: bool, 
         raise UsageError(f"--format names none: there are {', '.join(report.FORMATS)}.")
     if "latex" not in chosen and (look["standalone"] or look["latex"] != "booktabs"):
         raise UsageError("--standalone and --latex are about LaTeX files: add latex to --format.")
+    if "csv" not in chosen and look["wide"]:
+        raise UsageError("--wide is about CSV files: add csv to --format.")
     columns = _words(look["columns"])
     for path, stored in _stores(run):
         for warning in stored.warnings:
@@ -78,7 +81,7 @@ def report_command(run: Path, formats: str, out: Path | None, everything: bool, 
             last.metrics or report.Meta("").metrics,
             columns,
             look["sort"],
-            report.Look(look["highlight"], look["latex"], look["standalone"]),
+            report.Look(look["highlight"], look["latex"], look["standalone"], look["wide"]),
             *(("", "") if everything else (last.source, last.commit)),
         )
         for file in write_reports(records, meta, chosen, out or path.parent):

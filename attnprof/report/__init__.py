@@ -2,7 +2,7 @@
 
 What others call:
 
-    build(records, *, name, baseline, metrics, inverse=False, ...) -> Report   table.py: tables, footnotes, notes
+    build(records, *, name, baseline, metrics, inverse=False, ...) -> Report   building.py: tables, footnotes, notes
     FORMATS[name](report) -> {suffix: text or bytes}                           'md', 'csv', 'json', 'latex', 'html', 'figure'
     write(records, meta, formats, out_dir) -> list[Path]                       NAME.md, NAME.tex, ... in out_dir, atomically
     check_formats(formats) -> tuple[str, ...]                                  before a run: UsageError for an unknown one
@@ -26,10 +26,11 @@ from pathlib import Path
 
 from attnprof.errors import UsageError
 from attnprof.records import Record
-from attnprof.report import csv, json, markdown
+from attnprof.report import csv, json, markdown, wide
+from attnprof.report.building import build
 from attnprof.report.columns import chosen_metrics
 from attnprof.report.metrics import DEFAULT_METRICS
-from attnprof.report.table import Look, Report, build
+from attnprof.report.table import Look, Report
 
 Files = Mapping[str, str | bytes]  # {suffix of the file's name: what stands in it}
 
@@ -54,7 +55,7 @@ def _figure(report: Report) -> Files:
 
 FORMATS: Mapping[str, Callable[[Report], Files]] = {
     "md": lambda report: {".md": markdown.render(report)},
-    "csv": lambda report: {".csv": csv.render(report)},
+    "csv": lambda report: {".csv": (wide if report.look.wide else csv).render(report)},
     "json": lambda report: {".json": json.render(report)},
     "latex": _latex,
     "html": _html,

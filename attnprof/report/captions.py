@@ -49,7 +49,16 @@ def _marks(table: Table, look: Look) -> list[str]:
     how = ""
     if any(cell.reading is not None and cell.reading.low is not None for cell in cells):
         how = ", whatever their intervals" if look.highlight == "best" else "; values whose intervals overlap share a mark"
-    return [f"Best of a column in bold{second}{how}"]
+    unrounded = ", by the unrounded values" if _close(table, look) else ""
+    return [f"Best of a column in bold{second}{unrounded}{how}"]
+
+
+def _close(table: Table, look: Look) -> bool:
+    """Whether two cells of a column read alike and are not marked alike."""
+    shown = (1, 2) if look.latex == "booktabs" else (1,)
+    cells = [(i, cell) for row in table.rows for i, cell in enumerate(row.cells) if cell.reading is not None]
+    marks = {(i, cell.text, cell.rank if cell.rank in shown else 0) for i, cell in cells}
+    return len({(i, text) for i, text, _ in marks}) < len(marks)
 
 
 def _sampled(records: Sequence[Record], table: Table, look: Look) -> list[str]:

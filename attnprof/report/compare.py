@@ -12,7 +12,7 @@ from typing import Any
 
 from attnprof.errors import NothingSelectedError
 from attnprof.records import Record
-from attnprof.report import console, deltas, json, table
+from attnprof.report import building, console, deltas, json, table
 from attnprof.report.blocks import by_block, distinctions
 from attnprof.report.cells import factor_text
 from attnprof.report.metrics import DEFAULT_METRICS, NOT_MEASURED_DEVICE, Metric, caveat, select, why_missing
@@ -59,7 +59,7 @@ def comparison(records: Sequence[Record], first_label: str, metrics: Iterable[st
         for metric in select(names, records):
             pairs += [Pair(metric, first, other, ratio_of(first, other, metric), where) for other in others if first]
     placed = any(record.case.host is not None for record in records)
-    report = table.build(records, name="compare", baseline=first_label, metrics=names, inverse=not placed)
+    report = building.build(records, name="compare", baseline=first_label, metrics=names, inverse=not placed)
     said = deltas.sentences(deltas.deltas_of(records, names)) if placed else _sentences(pairs)
     return Comparison(first_label, tuple(records), tuple(pairs), said, report)
 

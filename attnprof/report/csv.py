@@ -1,4 +1,4 @@
-"""Report -> tidy CSV: one row per case and metric, raw values in base units, ready for pandas.
+"""Report -> tidy CSV: one row per case and metric, raw values in base units, ready for pandas. wide.py: one row per case.
 
 A text cell that a spreadsheet would take for a formula gets a leading apostrophe, which `unguard` takes away; a line break in
 it is a space. Numbers that do not exist are empty here and only here (pandas reads them as NaN); `status` and `reason` say why.
@@ -14,6 +14,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from attnprof.report import crosscheck
@@ -32,16 +33,28 @@ _GUARDED = re.compile(r"'*(\s*[=+\-@]|\t)")
 
 def render(report: Report) -> str:
     """The whole report as CSV text."""
-    placed = any(record.case.host is not None for record in report.records)
-    extra = tuple(dict.fromkeys((*axes(report.records), *(("at", "how") if placed else ()))))
     out = io.StringIO()
-    writer = csv.DictWriter(out, [*COLUMNS, *(f"arg_{guard(name)}" for name in extra)], lineterminator="\n")
+    writer = csv.DictWriter(out, [*COLUMNS, *argument_columns(report)], lineterminator="\n")
     writer.writeheader()
+    for _, entries in by_case(report):
+        writer.writerows(entries)
+    return out.getvalue()
+
+
+def argument_columns(report: Report) -> dict[str, str]:
+    """{column: argument} of the arguments that vary over the run's cases."""
+    placed = any(record.case.host is not None for record in report.records)
+    return {f"arg_{guard(name)}": name for name in (*axes(report.records), *(("at", "how") if placed else ()))}
+
+
+def by_case(report: Report) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """(what is said of a case, that and a metric for each of its metrics), text guarded, in the order of the tables."""
+    extra = argument_columns(report)
     for table in report.tables:
         for row in table.rows:
-            arguments = {f"arg_{guard(name)}": guard(axis_text(row.record.case, name, report.records)) for name in extra}
-            writer.writerows(entry | arguments for entry in _entries(report, table, row))
-    return out.getvalue()
+            arguments = {column: axis_text(row.record.case, name, report.records) for column, name in extra.items()}
+            common = _common(report, row) | arguments
+            yield _guarded(common), [_guarded(common | entry) for entry in _entries(table, row)]
 
 
 def guard(text: str) -> str:
@@ -55,9 +68,13 @@ def unguard(text: str) -> str:
     return text[1:] if text.startswith("'") and _GUARDED.match(text) else text
 
 
-def _entries(report: Report, table: Table, row: Row) -> list[dict[str, Any]]:
+def _guarded(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: guard(value) if isinstance(value, str) else value for key, value in entry.items()}
+
+
+def _common(report: Report, row: Row) -> dict[str, Any]:
     case = row.record.case
-    common: dict[str, Any] = {
+    return {
         "spec": report.name,
         "mechanism": case.mechanism,
         "label": case.label,
@@ -76,20 +93,23 @@ def _entries(report: Report, table: Table, row: Row) -> list[dict[str, Any]]:
         "host": "" if case.host is None else case.host.text,
         "settings": json.dumps(dict(case.settings), sort_keys=True, default=str),
     }
+
+
+def _entries(table: Table, row: Row) -> list[dict[str, Any]]:
+    """What each metric adds to the columns of the case."""
     entries: list[dict[str, Any]] = []
     for column, cell in zip(table.columns, row.cells, strict=True):
         if column.kind == "value":
             reading = cell.reading
             numbers = (None,) * 4 if reading is None else (reading.value, reading.low, reading.high, reading.n)
             named = dict(zip(NUMBERS[:4], numbers, strict=True)) | {"k": _processes(row, reading)}
-            entries.append(common | named | {"metric": column.key, "unit": METRICS[column.key].unit, "reason": cell.reason})
+            entries.append(named | {"metric": column.key, "unit": METRICS[column.key].unit, "reason": cell.reason})
         elif column.kind == "ratio" and cell.ratio is not None:
             ratio = cell.ratio
             entries[-1] |= dict(zip(NUMBERS[5:], (ratio.delta, ratio.value, ratio.low, ratio.high), strict=True))
         if column.kind == "ratio" and cell.reason and not entries[-1]["reason"]:
             entries[-1]["reason"] = cell.reason
-    entries += [common | opinion for opinion in crosscheck.csv_rows(row.record)]
-    return [{key: guard(value) if isinstance(value, str) else value for key, value in entry.items()} for entry in entries]
+    return entries + crosscheck.csv_rows(row.record)
 
 
 def _processes(row: Row, reading: Reading | None) -> int | None:

@@ -55,10 +55,13 @@ def render(report: Report) -> str:
 
 
 def _robust(look: Look, before: str = "") -> list[str]:
-    """What siunitx wants in the preamble for bold numbers."""
+    """What siunitx wants in the preamble: bold numbers, and digits as close in a cell as in the text around it."""
     if look.latex != "siunitx":
         return []
-    return [before + r"\robustify\bfseries", before + r"\sisetup{text-series-to-math = true, propagate-math-font = true}"]
+    return [
+        before + r"\robustify\bfseries",
+        before + r"\sisetup{text-series-to-math = true, propagate-math-font = true, group-digits = none}",
+    ]
 
 
 def _document(report: Report, body: str, notes: Iterable[str]) -> str:
@@ -171,6 +174,7 @@ def _tabular(table: Table, look: Look) -> str:
     import pandas as pd
 
     columns, sides = [], []
+    centred = set[int]()  # heads over numbers that something follows: the right end of the column is not theirs
     for i, column in enumerate(table.columns):
         cells = [row.cells[i] for row in table.rows]
         if column.kind in _LEFT:
@@ -178,13 +182,15 @@ def _tabular(table: Table, look: Look) -> str:
             columns.append([(rf"\raggedright {breakable(cell.text)}" if long else escape(cell.text)) for cell in cells])
             sides.append(rf"p{{{_LABEL * _CHAR:.0f}pt}}" if long else "l")
         elif look.latex == "siunitx":
-            texts, form = texcells.siunitx(cells)
+            texts, options = texcells.siunitx(cells)
             columns.append(texts)
-            sides.append(f"S[table-format={form}]")
+            sides.append(f"S[{options}]")
         else:
             columns.append(texcells.booktabs(cells))
             sides.append("r")
+            centred |= {i} if texcells.intervals(cells) else set()
     upper, lower = _heads(table, look)
+    lower = [rf"\multicolumn{{1}}{{c}}{{{text}}}" if i in centred else text for i, text in enumerate(lower)]
     alone = {a - 1 for a, b in _spans(upper) if a == b}  # pandas leaves these as they are
     heads = [rf"\multicolumn{{1}}{{c}}{{{text}}}" if i in alone else text for i, text in enumerate(upper)]
     names = pd.MultiIndex.from_arrays([heads, lower]) if any(upper) else lower

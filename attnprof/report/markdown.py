@@ -51,4 +51,5 @@ def _head(column: Column) -> str:
 
 def _cell(cell: Cell) -> str:
     text = escape(cell.marked)
-    return {1: f"**{text}**", 2: f"<u>{text}</u>"}.get(cell.rank, text)
+    less, number = ("&lt;", text[4:]) if text.startswith("&lt;") else ("", text)  # a line under it would make it less or equal
+    return {1: f"**{text}**", 2: f"{less}<u>{number}</u>"}.get(cell.rank, text)

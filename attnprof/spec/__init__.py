@@ -2,31 +2,23 @@
 
 `parse_file` and `parse_text` read the strict YAML of DESIGN section 5 and raise a SpecError with every mistake at its place.
 Importing this module costs nothing: PyYAML and pydantic are imported when a file is parsed or the schema is asked for, so
-that `compare` can write a Spec directly. Every field that is a tuple is an axis of the sweep.
+that `compare` can write a Spec directly. nouns.py has what a Spec is made of, sweep.py what it expands to.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import itertools
-import math
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from attnprof.errors import Problem, SpecError, UsageError
-from attnprof.records import MODES
 from attnprof.spec.networks import Network
-from attnprof.spec.scalars import format_scalar
-from attnprof.spec.values import DEFAULT_METRICS, METRICS, parse_hw
-
-if TYPE_CHECKING:
-    from attnprof.spec.promises import Promise
-    from attnprof.spec.quantities import Tolerance
+from attnprof.spec.nouns import Entry, Input, Measure, Spec
+from attnprof.spec.sweep import MAX_POINTS, axes, inputs_of, size_problem, variants
+from attnprof.spec.values import METRICS, parse_hw
 
 __all__ = [
     "MAX_POINTS",
@@ -49,82 +41,8 @@ __all__ = [
     "variants",
 ]
 
-MAX_POINTS = 100_000
 MAX_BYTES = 2**20
 _SHOWN = 100  # problems
-_SIZES = ("batch", "channels", "hw", "frames")
-_REST = ("dtype", "modes", "sdpa", "memory_format", "compile", "autocast", "threads")
-
-
-@dataclass(frozen=True)
-class Input:
-    """Sizes of the feature map, an axis each: every combination is a shape."""
-
-    channels: tuple[int, ...]
-    hw: tuple[tuple[int, int], ...]
-    batch: tuple[int, ...] = (1,)
-    frames: tuple[int, ...] = (1,)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One line of `mechanisms:`. `args`: for each argument the tuple of its values, an axis where it holds more than one.
-
-    `input`: the axes of Input that this entry has of its own, in place of those of the spec. `written`: the import path as the
-    spec has it, where that is relative to the spec's folder and `mechanism` therefore another text.
-    """
-
-    mechanism: str  # "family/name", or the import path
-    label: str
-    args: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    imported: bool = False
-    line: int = 0  # in the spec file; 0: not from a file
-    input: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    written: str = ""
-    column: int = 0  # in the line
-
-    @property
-    def text(self) -> str:
-        """The name or import path as it was written."""
-        return self.written or self.mechanism
-
-
-@dataclass(frozen=True)
-class Measure:
-    """How to time: seconds per cell, seconds for the whole run (None: no limit), and the device."""
-
-    budget_s: float = 5.0
-    run_budget_s: float | None = None
-    device: str = "auto"
-
-
-@dataclass(frozen=True)
-class Spec:
-    """A parsed spec. `baseline` is a label; `threads` None measures with one; `counters` to cross-check with.
-
-    With hosts the inputs are those of the networks; each stands alone in a row of its own, which ALONE names as the baseline.
-    claims, tolerances: what `gate` holds true, and how much more than a baseline it allows.
-    """
-
-    inputs: tuple[Input, ...]
-    entries: tuple[Entry, ...]
-    name: str = "spec"
-    dtype: tuple[str, ...] = ("float32",)
-    modes: tuple[str, ...] = MODES
-    baseline: str | None = None
-    metrics: tuple[str, ...] = DEFAULT_METRICS
-    counters: tuple[str, ...] = ()
-    measure: Measure = Measure()
-    sdpa: tuple[str, ...] = ("auto",)
-    memory_format: tuple[str, ...] = ("contiguous",)
-    compile: tuple[bool, ...] = (False,)
-    autocast: tuple[str, ...] = ("none",)
-    threads: tuple[int | None, ...] = (None,)
-    source: str = ""
-    bounds: str = "auto"
-    hosts: tuple[Network, ...] = ()
-    claims: tuple[Promise, ...] = ()
-    tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
 
 
 def parse_file(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
@@ -218,69 +136,6 @@ def as_size(name: str, value: Any) -> Any:
         except UsageError:
             return value
     return value
-
-
-def variants(entry: Entry) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(label, args) for every combination of the entry's argument axes; the label names the axes that vary.
-
-    'ccnet' with recurrence 1, 2 -> 'ccnet[recurrence=1]', 'ccnet[recurrence=2]'.
-    """
-    varying = [name for name, values in entry.args.items() if len(values) > 1]
-    for combination in itertools.product(*entry.args.values()):
-        args = dict(zip(entry.args, combination, strict=True))
-        suffix = ",".join(f"{name}={format_scalar(args[name])}" for name in varying)
-        yield f"{entry.label}[{suffix}]" if suffix else entry.label, args
-
-
-def inputs_of(spec: Spec, entry: Entry) -> tuple[Input, ...]:
-    """The inputs of one entry: the spec's, with the axes that the entry has of its own put in their place; no two alike.
-
-    Frames stay 1 for what takes images: an image mechanism, and an imported class.
-    """
-    inputs = [dataclasses.replace(given, **entry.input) for given in spec.inputs]
-    if any(given.frames != (1,) for given in inputs) and not _uses_frames(entry):
-        inputs = [dataclasses.replace(given, frames=(1,)) for given in inputs]
-    return tuple(dict.fromkeys(inputs))
-
-
-def _uses_frames(entry: Entry) -> bool:
-    from attnprof import mechanisms
-
-    try:
-        return not entry.imported and mechanisms.uses_frames(entry.mechanism)
-    except UsageError:
-        return True  # no name of the catalogue: said elsewhere
-
-
-def axes(spec: Spec) -> dict[str, int]:
-    """The length of every axis of the sweep; `mechanisms` counts each combination of arguments.
-
-    Where the input is a list, or an entry has sizes of its own, the axes of the input are one with `mechanisms`.
-    """
-    rest = {name: len(getattr(spec, name)) for name in _REST}
-    if spec.hosts:
-        axes_of = ((*map(len, each.args.values()), len(each.at), len(each.how)) for each in spec.hosts)
-        rest |= {"hosts and their sites": sum(map(math.prod, axes_of))}
-    counts = [math.prod(len(values) for values in entry.args.values()) for entry in spec.entries]
-    plain = len(spec.inputs) == 1 and all(inputs_of(spec, entry) == spec.inputs for entry in spec.entries)
-    if plain:
-        sizes = {name: len(getattr(spec.inputs[0], name)) for name in _SIZES}
-        return sizes | rest | {"mechanisms": sum(counts)}
-    shapes = [
-        sum(math.prod(len(getattr(given, name)) for name in _SIZES) for given in inputs_of(spec, entry))
-        for entry in spec.entries
-    ]
-    return {"mechanisms at their sizes": sum(map(math.prod, zip(counts, shapes, strict=True))), **rest}
-
-
-def size_problem(spec: Spec) -> str:
-    """A sentence where the sweep has more than MAX_POINTS points, '' otherwise. Nothing is expanded to find out."""
-    lengths = axes(spec)
-    points = math.prod(lengths.values())
-    if points <= MAX_POINTS:
-        return ""
-    named = " x ".join(f"{name} {length:,}" for name, length in lengths.items() if length > 1)
-    return f"the sweep has {points:,} points, more than {MAX_POINTS:,}: {named}"
 
 
 def check_import_permission(spec: Spec, patterns: Sequence[str]) -> None:
