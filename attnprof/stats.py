@@ -126,18 +126,19 @@ def correlation_time(series: Sequence[float]) -> float:
     return max(2 * total - 1, 1.0)
 
 
-def ratio_over_processes(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Ratio:
+def ratio_over_processes(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], confidence: float = 0.95) -> Ratio:
     """Ratio of paired samples from one process or several: (samples of the first, samples of the second) of each.
 
     One: `paired_ratio`. Several: the mean of the processes' median log ratios with the t-interval over them (one degree of
-    freedom less than there are processes): it covers what varies from process to process as well. Raises ValueError for none.
+    freedom less than there are processes): it covers what varies from process to process as well, with that `confidence`.
+    Raises ValueError for none.
     """
     found = [paired_ratio(first, second) for first, second in pairs]
     if not found:
         raise ValueError("ratio over no processes")
     if len(found) == 1:
         return found[0]
-    value, low, high = (math.exp(x) for x in mean_interval([math.log(ratio.value) for ratio in found]))
+    value, low, high = (math.exp(x) for x in mean_interval([math.log(ratio.value) for ratio in found], confidence))
     return Ratio(value, low, high, sum(ratio.pairs for ratio in found), f"over {len(found)} processes", len(found))
 
 
@@ -151,14 +152,14 @@ def median_over_processes(samples: Sequence[Sequence[float]]) -> tuple[float, fl
     return value, min(math.exp(low), value), max(math.exp(high), value)
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, low, high): Student's 95 % interval with n - 1 degrees of freedom. Raises ValueError for fewer than two values."""
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
+    """(mean, low, high): Student's interval with n - 1 degrees of freedom. Raises ValueError for fewer than two values."""
     n = len(values)
     if n < 2:
         raise ValueError(f"an interval over processes wants two or more, got {n}")
     mean = math.fsum(values) / n
     error = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
-    reach = t_quantile(n - 1) * error
+    reach = t_quantile(n - 1, confidence) * error
     return mean, mean - reach, mean + reach
 
 

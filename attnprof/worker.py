@@ -165,7 +165,9 @@ def _probe(request: Mapping[str, Any], board: Board, say: Say) -> None:
     wanted = request["device"]
     usable, reason = device.usable(wanted)
     rates = device.probe(wanted, request["dtypes"]) if usable else {}
-    say({"event": "probed", "usable": usable, "reason": reason, "rates": rates, "free_bytes": device.free_bytes(wanted)})
+    model = device.model(wanted) if usable else ""
+    answer = {"usable": usable, "reason": reason, "model": model, "rates": rates, "free_bytes": device.free_bytes(wanted)}
+    say({"event": "probed", **answer})
 
 
 def _crosscheck(request: Mapping[str, Any], board: Board, say: Say) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -489,19 +488,6 @@ def test_a_ratio_of_latencies_is_judged_from_measurement_only(seconds: float | N
 
 
 # --- growth
-
-
-@pytest.mark.parametrize(
-    ("order", "power"), [("O(C**2*N + C*N**1.5)", 1.5), ("O(C*N**2)", 2), ("O(C**2)", 0), ("O(N)", 1), ("O(1)", 0)]
-)
-def test_the_exponent_of_an_order(order: str, power: float) -> None:
-    assert laws.exponent(order) == power
-
-
-@given(st.floats(0, 3), st.floats(0.1, 1e6))
-def test_the_slope_of_a_power_is_its_exponent(power: float, factor: float) -> None:
-    points = [(float(side**2), factor * float(side**2) ** power) for side in laws.SIDES]
-    assert math.isclose(laws.slope(points), power, abs_tol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,11 @@ import attnprof
 import attnprof.complexity
 import attnprof.profiling.counting.trace
 from attnprof import mechanisms
-from attnprof.claims.laws import exponent
 from attnprof.complexity import Counter, budget
 from attnprof.complexity.counted import Amount, ComplexityWarning, Order
 from attnprof.errors import UntraceableError, UsageError
 from attnprof.profiling.forms import kept
+from attnprof.profiling.growth import exponent
 from attnprof.records import Shape
 
 pytest_plugins = ("pytester",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from attnprof.__main__ import main
+from attnprof.cli.progress import coloured
 from attnprof.gate import baseline
 from attnprof.report.text import width
 from tests.test_gate import check_junit
@@ -412,11 +414,73 @@ def test_dry_run_lists_points_and_claims(call: Call, repo: Path) -> None:
     edit(repo / "spec.yaml", "name: own", f"name: own\n{CLAIMS}")
     done = call("gate", "spec.yaml", *BASE, *ALLOW, "--dry-run")
     assert done.code == 0
-    assert [line.split()[0] for line in done.out.splitlines()] == ["exact"] * 4 + ["claim"] * 2 + ["4"]
-    assert done.out.splitlines()[-1] == "4 cases: 2 by kept closed forms, 2 to trace."
+    assert [line.split()[0] for line in done.out.splitlines()] == ["exact"] * 4 + ["claim"] * 2 + ["4", "counting:"]
+    assert done.out.splitlines()[-2] == "4 cases: 2 by kept closed forms, 2 to trace."
+    said = r"2 by kept closed forms \(\S+ s just now\), 2 to trace \(the first 4.3 s, the others 0.075 s each\)."
+    assert re.fullmatch(f"counting: about 4 s: {said}", done.out.splitlines()[-1])
+    timed = call("gate", "spec.yaml", *ALLOW, "--base-ref", "HEAD", "--only", "time", "--dry-run", "--budget", "2m").out
+    assert timed.splitlines()[-1].startswith(
+        "time: about 80 s to 2 min: 5 to 15 pairs of processes of at most 4 points, 2 s of"
+    )
     data = call("gate", "spec.yaml", *BASE, *ALLOW, "--dry-run", "--json").json
     assert (len(data["points"]), data["to_trace"], data["refused"]) == (4, 2, None)
     assert [each["cases"] for each in data["claims"]] == [2, 4]
+    assert 4 < data["seconds"]["counting"]["least"] == data["seconds"]["counting"]["most"] < 6
+
+
+def test_colour_is_for_a_terminal_that_wants_it(call: Call, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repo / "mine.py").write_text(ONE_MORE)
+    plain = call("gate", "spec.yaml", *BASE, *ALLOW).out
+    assert "\x1b" not in plain
+    monkeypatch.setattr("attnprof.cli.gating.coloured", lambda: True)
+    painted = call("gate", "spec.yaml", *BASE, *ALLOW).out
+    assert painted.startswith("\x1b[31mregressed:\x1b[0m\n")
+    assert re.sub(r"\x1b\[\d+m", "", painted) == plain
+    assert call("gate", "spec.yaml", *BASE, *ALLOW, "--no-color").out == plain
+
+
+@pytest.mark.parametrize(
+    ("terminal", "variables", "wanted"),
+    [(True, {}, True), (False, {}, False), (True, {"NO_COLOR": "1"}, False), (True, {"TERM": "dumb"}, False)],
+)
+def test_when_stdout_takes_colour(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, variables: dict[str, str], wanted: bool
+) -> None:
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    assert coloured() is wanted
+
+
+# --- by name
+
+
+def test_baselines_are_found_by_name_and_the_nearest_is_told(call: Call, repo: Path) -> None:
+    none = call("baseline", "show")
+    assert (none.code, "there is no folder baselines/" in none.err) == (3, True)
+    assert call("baseline", "save", "spec.yaml", "--name", "main", *ALLOW).out == "baselines/main.json\n"
+    assert (repo / "baselines" / "main.json").read_text() == (repo / "base.json").read_text()
+    (repo / "baselines" / "broken.json").write_text("{")
+    (repo / "baselines" / "other.json").write_text("[1]")  # no baseline, and none that is meant to be one
+    shown = call("baseline", "show")
+    assert [line.split()[:3] for line in shown.out.splitlines()[2:4]] == [["broken", "cannot", "be"], ["main", "own", "4"]]
+    assert "other" not in shown.out
+    listed = call("baseline", "show", "--json").json["baselines"]
+    assert (listed[1]["name"], listed[1]["points"], "problem" in listed[0]) == ("main", 4, True)
+    assert call("baseline", "show", "main").out == call("baseline", "show", "base.json").out
+    assert call("baseline", "diff", "main", "base.json").out == "All 40 numbers are equal.\n"
+    assert call("gate", "spec.yaml", "--baseline", "main", *ALLOW).code == 0
+    for words in (("show", "mian"), ("diff", "main", "mian")):
+        done = call("baseline", *words)
+        assert (done.code, "Did you mean baselines/main.json?" in done.err) == (3, True)
+
+
+@pytest.mark.parametrize("words", [("--name", "a/b"), ("--name", " "), ("--name", ".main"), ("--name", "a", "-o", "b.json")])
+def test_names_that_are_none(call: Call, repo: Path, words: tuple[str, ...]) -> None:
+    done = call("baseline", "save", "spec.yaml", *words, *ALLOW)
+    assert (done.code, "--name" in done.err) == (2, True)
 
 
 HOSTED = """\

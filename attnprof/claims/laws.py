@@ -6,19 +6,17 @@ line through log(count) over log(N), at the channels of the case, where lower te
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from attnprof.claims.conventions import products
 from attnprof.profiling.forms import kept
+from attnprof.profiling.growth import exponent, slope
 from attnprof.records import Case, Counts
 
 PRODUCTS = "products"  # the MACs of products of two activations alone: no form of them is kept
 SLACK = 0.02  # of a fitted slope
 SIDES = (65, 97, 129, 193, 257)
-_POWER = re.compile(r"\bN(?:\*\*([0-9.]+))?")
 
 
 @dataclass(frozen=True)
@@ -47,17 +45,3 @@ def grow(case: Case, field: str, count: Callable[[Case], Counts]) -> Growth:
 
 def _amount(counts: Counts, field: str) -> float:
     return float(products(counts) if field == PRODUCTS else getattr(counts, field))
-
-
-def exponent(order: str) -> float:
-    """The highest power of N in 'O(C**2*N + C*N**1.5)': 1.5; 0 where N does not stand there."""
-    return max((float(match[1] or 1) for match in _POWER.finditer(order)), default=0.0)
-
-
-def slope(points: Sequence[tuple[float, float]]) -> float:
-    """Least-squares slope of log y over log x; 0 for what is 0 throughout."""
-    if all(y == 0 for _, y in points):
-        return 0.0
-    logs = [(math.log(x), math.log(y)) for x, y in points]
-    middle_x, middle_y = (sum(each[axis] for each in logs) / len(logs) for axis in (0, 1))
-    return sum((x - middle_x) * (y - middle_y) for x, y in logs) / sum((x - middle_x) ** 2 for x, _ in logs)

@@ -13,6 +13,7 @@ from attnprof.cli import echo_json
 from attnprof.cli.gating import put
 from attnprof.cli.options import Seconds
 from attnprof.cli.progress import progress, say
+from attnprof.cli.ratio import measured_ratios
 from attnprof.errors import NothingSelectedError, UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def baseline_group() -> None:
 @baseline_group.command("save")
 @click.argument("spec", metavar="SPEC")
 @click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="The file.  [default: baselines/NAME.json]")
+@click.option("--name", help="Save it as baselines/NAME.json.")
+@click.option("--exact-only", is_flag=True, help="Count only: measure no ratios, and leave those that the file holds.")
 @click.option("--set", "overrides", multiple=True, metavar="K=V", help="Override a value of the spec, as in `run`.")
 @click.option("--timeout", default=300.0, show_default=True, type=Seconds(), help="Seconds per case before it is killed.")
 @click.option(
@@ -37,23 +40,28 @@ def baseline_group() -> None:
 )
 @click.option("-q", "--quiet", is_flag=True, help="Errors only on stderr.")
 def save_command(spec: str, **options: Any) -> int:
-    """Count every case of SPEC and write the file. Nothing is measured: it is the same on every machine.
+    """Count every case of SPEC, measure latency ratios to its `baseline:`, and write the file.
 
-    Exit code 5: a case failed; the file records that it does.
+    The counts are the same on every machine, the ratios are of this one. Nothing is measured under --exact-only, where the spec
+    has the device none, or where it has no `baseline:`. Exit code 5: a case failed.
     """
     from attnprof import plan, report
-    from attnprof.gate import baseline, points
+    from attnprof.gate import baseline, naming, points
     from attnprof.spec import check_import_permission, parse_file
     from attnprof.spec.imports import check_imported_files
 
     parsed = parse_file(spec, options["overrides"])
     check_import_permission(parsed, options["allow_import"])
     check_imported_files(parsed)
-    path: Path = options["out"] or Path("baselines") / f"{report.file_stem(parsed.name)}.json"
+    if options["out"] and options["name"]:
+        raise UsageError("-o and --name both say where the baseline goes: give one.")
+    path: Path = options["out"] or naming.new_file(options["name"] or report.file_stem(parsed.name))
     old = _old(path, options["quiet"])
     with progress(options["quiet"]) as listener:
         found = points.count(plan.expand(parsed, "none"), options["timeout"], listener)
-    saved = baseline.merged(old, baseline.Baseline(parsed.name, baseline.made_now(), found))
+        measures = not options["exact_only"] and parsed.measure.device != "none"
+        ratios, lost = measured_ratios(parsed, options, listener, path) if measures else (None, False)
+    saved = baseline.merged(old, baseline.Baseline(parsed.name, baseline.made_now(), found, ratios=ratios))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -63,7 +71,7 @@ def save_command(spec: str, **options: Any) -> int:
     failed = [point for point in found.values() if point.status != "ok"]
     for point in failed:
         say(f"warning: {point.name}: {point.status}: {' '.join(point.detail.split())[:300]}: it is recorded as failing.")
-    return 5 if failed else 0
+    return 5 if failed or lost else 0
 
 
 def _old(path: Path, quiet: bool) -> Baseline | None:
@@ -81,28 +89,35 @@ def _old(path: Path, quiet: bool) -> Baseline | None:
 
 
 @baseline_group.command("show")
-@click.argument("file", type=_PATH)
-@click.option("--json", "as_json", is_flag=True, help="The file as JSON.")
-def show_command(file: Path, as_json: bool) -> None:
-    """What FILE holds: a line per point, and the changes that were accepted."""
-    from attnprof.gate import baseline, listing
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+def show_command(name: str | None, as_json: bool) -> None:
+    """What NAME (baselines/NAME.json, or a path) holds: points, ratios, changes. Without NAME: what baselines/ holds."""
+    from attnprof.gate import baseline, listing, naming
 
-    found = baseline.read(file)
+    if name is None:
+        found = naming.listed()
+        if as_json:
+            echo_json({"baselines": [listing.listed_data(each) for each in found]})
+        else:
+            click.echo(listing.render_listed(found), nl=False)
+        return
+    held = naming.read(name)
     if as_json:
-        echo_json(baseline.data(found))
+        echo_json(baseline.data(held))
     else:
-        click.echo(listing.render(found), nl=False)
+        click.echo(listing.render(held), nl=False)
 
 
 @baseline_group.command("diff")
-@click.argument("a", type=_PATH)
-@click.argument("b", type=_PATH)
+@click.argument("a")
+@click.argument("b")
 @click.option("--format", "form", default="table", show_default=True, type=click.Choice(("table", "markdown", "json")))
-def diff_command(a: Path, b: Path, form: str) -> None:
-    """What is other in B than in A. The exit code is 0 whatever that is: `gate` judges."""
-    from attnprof.gate import baseline, outputs, summary
+def diff_command(a: str, b: str, form: str) -> None:
+    """What is other in B than in A (names or paths). The exit code is 0 whatever that is: `gate` judges."""
+    from attnprof.gate import naming, outputs, summary
 
-    result = _difference(a, b, baseline.read(a), baseline.read(b))
+    result = _difference(naming.file_of(a), naming.file_of(b), naming.read(a), naming.read(b))
     if form == "json":
         echo_json(outputs.data(result))
     else:
@@ -112,11 +127,14 @@ def diff_command(a: Path, b: Path, form: str) -> None:
 def _difference(a: Path, b: Path, before: Baseline, after: Baseline) -> Result:
     from dataclasses import asdict
 
-    from attnprof.gate import judge, outputs
+    from attnprof.gate import judge, outputs, ratio_rows
 
     why = judge.mismatch(before, after.made, str(a))
     notes = [f"{a} was made with torch {before.made.torch}, {b} with torch {after.made.torch}."] if why else []
+    if before.ratios is not None and after.ratios is not None and before.ratios.device != after.ratios.device:
+        notes.append(f"The ratios of {a} were measured on {before.ratios.device}, those of {b} on {after.ratios.device}.")
     rows = judge.judge(before, list(after.points.values()), judge.Rules(missing_fails=False))
+    rows += ratio_rows.differences(before, after)
     return outputs.Result(
         spec=f"{a} -> {b}",
         file=str(b),
@@ -134,18 +152,19 @@ def _difference(a: Path, b: Path, before: Baseline, after: Baseline) -> Result:
 @click.option("--match", multiple=True, metavar="GLOB", help="Only these mechanisms or labels (repeatable).")
 @click.option("--reason", required=True, help="Why: it is written into the baseline, with the date.")
 @click.option("--who", default="", help="Who stands for it.")
-@click.option("--baseline", type=_PATH, help="The file to change.  [default: the one that the gate read]")
+@click.option("--baseline", metavar="PATH", help="The file to change, or its name.  [default: the one that the gate read]")
 @click.option("-q", "--quiet", is_flag=True, help="Errors only on stderr.")
 def accept_command(source: Path, **options: Any) -> None:
     """Take changes that a gate reported into the baseline, with the reason for it."""
-    from attnprof.gate import baseline
+    from attnprof.gate import baseline, naming
     from attnprof.gate.rows import POINT
     from attnprof.spec.quantities import gated_metric
 
     if not options["reason"].strip():
         raise UsageError("--reason: say why, for whoever reads the baseline later.")
     report = _report(source)
-    path = options["baseline"] or (Path(report["baseline"]) if report.get("baseline") else None)
+    given = options["baseline"] or report.get("baseline")
+    path = naming.file_of(given) if given else None
     if path is None:
         raise UsageError(f"{source}: this gate read no baseline: give --baseline FILE.")
     metrics = {name if name == POINT else gated_metric(name, (POINT,)) for name in options["metrics"]}

@@ -1,4 +1,4 @@
-"""`gate`: is it worse than before? Exact against a baseline file, the spec's own claims, time against another checkout."""
+"""`gate`: is it worse than before? Exact and ratios against a baseline file, the spec's own claims, time against a checkout."""
 
 from __future__ import annotations
 
@@ -11,24 +11,32 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from attnprof.cli import echo_json
+from attnprof.cli.dry_run import dry_run
 from attnprof.cli.options import Seconds
-from attnprof.cli.progress import progress, say
+from attnprof.cli.progress import coloured, progress, say
+from attnprof.cli.ratio import ratios
 from attnprof.cli.timing import time_options, timer
 from attnprof.errors import UsageError
 
 if TYPE_CHECKING:
     from attnprof.gate.outputs import Result
-    from attnprof.gate.run import Asked, Plan
+    from attnprof.gate.run import Asked
     from attnprof.spec import Spec
 
-_CLASSES = ("exact", "time", "claims")
+_CLASSES = ("exact", "ratio", "time", "claims")
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command("gate")
 @click.argument("spec", metavar="SPEC")
-@click.option("--baseline", type=click.Path(path_type=Path), help="What the exact class compares with (`baseline save`).")
-@click.option("--only", metavar="C,...", help="exact, time, claims.  [default: what the options and the spec make possible]")
+@click.option(
+    "--baseline", type=click.Path(path_type=Path), help="A file, or NAME in baselines/: what exact and ratio compare with."
+)
+@click.option(
+    "--only",
+    metavar="C,...",
+    help="exact, ratio, time, claims.  [default: what the options and the spec make possible; ratio only here]",
+)
 @click.option("--match", multiple=True, metavar="GLOB", help="Only these mechanisms or labels (repeatable).")
 @click.option("--tol", multiple=True, metavar="METRIC=T", help="How much more is allowed: flops=5%, peak_bytes=+16MiB.")
 @click.option("--strict", is_flag=True, help="A decrease is a regression as well: the numbers are to be equal.")
@@ -48,13 +56,14 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     "--summary", default="auto", show_default=True, type=click.Choice(("auto", "none")), help="Append to $GITHUB_STEP_SUMMARY."
 )
 @click.option("--explain", is_flag=True, help="Every row, with the code of its reason.")
-@click.option("--dry-run", is_flag=True, help="List what would be gated and stop.")
+@click.option("--dry-run", is_flag=True, help="List what would be gated, say how long it would take, and stop.")
 @click.option("--set", "overrides", multiple=True, metavar="K=V", help="Override a value of the spec, as in `run`.")
 @click.option("--timeout", default=300.0, show_default=True, type=Seconds(), help="Seconds per case before it is killed.")
 @click.option(
     "--allow-import", multiple=True, metavar="PATTERN", help="Let `import:` entries run code: matched with module:Class."
 )
 @click.option("--json", "as_json", is_flag=True, help="The JSON report on stdout.")
+@click.option("--no-color", is_flag=True, help="No colour on a terminal; nor has it any with NO_COLOR set.")
 @click.option("-q", "--quiet", is_flag=True, help="Errors only on stderr.")
 def gate_command(spec: str, **options: Any) -> int:
     """Compare what SPEC costs now with what it did, and hold it to its own claims.
@@ -68,20 +77,26 @@ def gate_command(spec: str, **options: Any) -> int:
     _check_files(options)
     chosen = run.planned(asked)
     if options["dry_run"]:
-        _list(asked, chosen, options)
+        dry_run(asked, chosen, options)
         return 0
     with progress(options["quiet"]) as listener:
-        timed = timer(asked.spec, options, asked.rules.tolerances, listener) if "time" in asked.classes else None
-        result = run.run(asked, chosen, listener, timed)
+        measured = {}
+        if "ratio" in asked.classes:
+            measured["ratio"] = ratios(asked, chosen, options, listener)
+        if "time" in asked.classes:
+            measured["time"] = timer(asked.spec, options, asked.rules.tolerances, listener)
+        result = run.run(asked, chosen, listener, measured)
     _write(result, options, began)
     if options["as_json"]:
         echo_json(outputs.data(result))
     else:
-        click.echo(outputs.console(result, options["explain"]), nl=False)
+        colour = not options["no_color"] and coloured()
+        click.echo(outputs.console(result, options["explain"], colour), nl=False, color=colour)
     return result.code
 
 
 def _asked(path: str, options: dict[str, Any]) -> Asked:
+    from attnprof.gate import naming
     from attnprof.gate.judge import EQUAL, Rules
     from attnprof.gate.run import Asked
     from attnprof.spec import check_import_permission, parse_file
@@ -94,12 +109,14 @@ def _asked(path: str, options: dict[str, Any]) -> Asked:
     tolerances = {**spec.tolerances, **_tolerances(options["tol"])}
     directions = dict.fromkeys(EXACT_METRICS, EQUAL) if options["strict"] else {}
     rules = Rules(tolerances, directions, options["on_missing"] == "fail")
-    return Asked(spec, _classes(spec, options), options["baseline"], options["match"], rules, options["timeout"])
+    baseline = None if options["baseline"] is None else naming.file_of(str(options["baseline"]))
+    return Asked(spec, _classes(spec, options), baseline, options["match"], rules, options["timeout"])
 
 
 def _classes(spec: Spec, options: dict[str, Any]) -> tuple[str, ...]:
     """The classes of --only, or those that there is something for."""
     possible = {"exact": options["baseline"] is not None, "time": options["base_ref"] is not None, "claims": bool(spec.claims)}
+    possible["ratio"] = False  # it measures for minutes: nobody's exact gate shall begin to, when the baseline gains ratios
     if options["only"] is None:
         return tuple(name for name in _CLASSES if possible[name])
     chosen = [word.strip() for word in options["only"].split(",") if word.strip()]
@@ -139,35 +156,6 @@ def _check_files(options: dict[str, Any]) -> None:
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             why = "the folder cannot be written" if folder.is_dir() else f"there is no folder {folder}"
             raise UsageError(f"--{name.replace('_', '-')} {path}: {why}.")
-
-
-def _list(asked: Asked, chosen: Plan, options: dict[str, Any]) -> None:
-    """What would be gated, without counting anything."""
-    from attnprof.gate import points
-    from attnprof.gate.baseline import point_of_case
-
-    counted = chosen.counted
-    known = points.known(counted)
-    named = [point_of_case(case) for case in (() if chosen.refusal else chosen.exact)]
-    claims = [(promise.text, len(found)) for promise, found in chosen.claims]
-    if options["as_json"]:
-        echo_json(
-            {
-                "classes": list(asked.classes),
-                "points": [{"key": point.key, "label": point.label, "point": point.text} for point in named],
-                "claims": [{"claim": text, "cases": count} for text, count in claims],
-                "refused": chosen.refusal[1] if chosen.refusal else None,
-                "to_trace": len(counted) - known,
-            }
-        )
-        return
-    for point in named:
-        click.echo(f"exact {point.key} {point.name}")
-    for text, count in claims:
-        click.echo(f"claim {text} ({count} {'time' if count == 1 else 'times'})")
-    if chosen.refusal:
-        click.echo(f"exact: nothing: {chosen.refusal[1]}")
-    click.echo(f"{len(counted)} cases: {known} by kept closed forms, {len(counted) - known} to trace.")
 
 
 def _write(result: Result, options: dict[str, Any], began: datetime) -> None:

@@ -24,6 +24,11 @@ def progress(quiet: bool, budget_s: float | None = None) -> Iterator[Listener]:
         yield _plain(budget_s)
 
 
+def coloured() -> bool:
+    """Whether stdout takes colour: a terminal that is not dumb, without NO_COLOR (no-color.org: set and not empty)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def say(text: str) -> None:
     """A line on stderr."""
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The time class on the command line: its options, and what measures the cases of a gate against another checkout."""
+"""The classes that measure on the command line: their options, and what measures a gate's cases against another checkout."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from attnprof.errors import UsageError
 
 if TYPE_CHECKING:
     from attnprof.gate.rows import Row
+    from attnprof.gate.timing import Options
     from attnprof.records import Case
     from attnprof.spec import Spec
 
@@ -43,10 +44,27 @@ def time_options(command: F) -> F:
             help="What an undecided point does: `fail` is exit code 4.",
         ),
         click.option(
-            "--budget", metavar="TIME", default="10m", show_default=True, callback=_seconds, help="For the whole time class."
+            "--budget",
+            metavar="TIME",
+            default="10m",
+            show_default=True,
+            callback=_seconds,
+            help="For the time class, and for the ratio class.",
         ),
-        click.option("--max-processes", default=15, show_default=True, type=int, help="Pairs of processes per point at most."),
-        click.option("--min-processes", default=5, show_default=True, type=int, help="Pairs of processes per point at least."),
+        click.option(
+            "--max-processes",
+            default=15,
+            show_default=True,
+            type=int,
+            help="Processes (time: pairs of them) per point at most.",
+        ),
+        click.option(
+            "--min-processes",
+            default=5,
+            show_default=True,
+            type=int,
+            help="Processes (time: pairs of them) per point at least.",
+        ),
         click.option("--no-confirm", is_flag=True, help="Do not measure again what came out as slower."),
         click.option("--confidence", default=0.95, show_default=True, type=float, help="Of each one-sided bound."),
         click.option("--base-ref", metavar="REF", help="Git ref whose checkout latency is measured against, in this job."),
@@ -57,16 +75,30 @@ def time_options(command: F) -> F:
 
 def timer(
     spec: Spec, options: Mapping[str, Any], tolerances: Mapping[str, Any], listener: Listener
-) -> Callable[[], Sequence[Row]] | None:
-    """What gives the rows of the time class; None where it is not asked for.
+) -> Callable[[], Sequence[Row]]:
+    """What gives the rows of the time class.
 
     Raises UsageError at once for options, a ref or a device that cannot be: what was counted meanwhile would be lost.
     """
-    if options["base_ref"] is None:
-        return None
     from attnprof.execute.checkout import commit_of
     from attnprof.gate import timing
     from attnprof.spec.places import labels
+
+    if spec.measure.device == "none":
+        raise UsageError("--base-ref measures latency, and the spec's device is none: --set measure.device=cpu.")
+    chosen = measured_options(options, tolerances)
+    commit_of(Path.cwd(), options["base_ref"])
+    cases = measured_cases(spec, options["match"], options["quiet"])
+
+    def rows() -> Sequence[Row]:
+        return timing.time_rows(cases, options["base_ref"], Path.cwd(), chosen, listener, labels(spec))
+
+    return rows
+
+
+def measured_options(options: Mapping[str, Any], tolerances: Mapping[str, Any]) -> Options:
+    """The options of the classes that measure. Raises UsageError for those under which nothing could be decided."""
+    from attnprof.gate import timing
     from attnprof.spec.quantities import parse_tolerance
 
     tolerance = tolerances.get("latency") or parse_tolerance("latency", DEFAULT_TOLERANCE)
@@ -82,27 +114,19 @@ def timer(
         on_inconclusive=options["on_inconclusive"],
     )
     timing.check(chosen)
-    commit_of(Path.cwd(), options["base_ref"])
-    cases = _cases(spec, options)
-
-    def rows() -> Sequence[Row]:
-        return timing.time_rows(cases, options["base_ref"], Path.cwd(), chosen, listener, labels(spec))
-
-    return rows
+    return chosen
 
 
-def _cases(spec: Spec, options: Mapping[str, Any]) -> tuple[Case, ...]:
-    """The cases of the spec on its device."""
+def measured_cases(spec: Spec, match: Sequence[str], quiet: bool) -> tuple[Case, ...]:
+    """The cases of the spec on its device; none where nothing is matched."""
     from attnprof import plan
     from attnprof.errors import NothingSelectedError
     from attnprof.execute import resolve_device
 
-    if spec.measure.device == "none":
-        raise UsageError("--base-ref measures latency, and the spec's device is none: --set measure.device=cpu.")
     device, warning = resolve_device(spec.measure.device)
-    if warning and not options["quiet"]:
+    if warning and not quiet:
         say(f"warning: {warning}")
     try:
-        return plan.select(plan.expand(spec, device), options["match"])
+        return plan.select(plan.expand(spec, device), match)
     except NothingSelectedError:
         return ()  # only the baseline has what is matched: the exact class says so

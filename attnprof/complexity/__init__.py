@@ -13,7 +13,6 @@ imported when a test first calls `complexity`.
 
 counted.py   Complexity, and the numbers that it gives: Amount, Order
 budget.py    '2 GiB', '1.5 GMACs' -> a number
-growth.py    order of growth, from traces at several sizes
 larger.py    inputs at a multiple of their size
 words.py     what a failed comparison says
 """

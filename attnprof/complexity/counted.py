@@ -17,9 +17,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from attnprof.complexity import budget
-from attnprof.complexity.growth import Growth, Sizes, growth
 from attnprof.complexity.larger import AXES, larger, scaled
 from attnprof.errors import UntraceableError, UsageError
+from attnprof.profiling.growth import Growth, Sizes, over_multiples
 from attnprof.records import Counts, Record, Shape
 from attnprof.spec.values import GATE_ALIASES, nearest
 
@@ -110,7 +110,7 @@ class Complexity:
         """The exponent with which a metric grows: 2 for a peak in O(N**2).
 
         metric: a field of Counts (peak_bytes, macs, ...), or peak, activations. variable: N, H, W, B, T, C.
-        Found from traces at multiples of the size asked about, exactly where the count is a polynomial (growth.py).
+        Found from traces at multiples of the size asked about, exactly where the count is a polynomial (profiling/growth.py).
         Raises UsageError for other words, UntraceableError where the module takes no other size.
         """
         __tracebackhide__ = True
@@ -125,10 +125,10 @@ class Complexity:
         _warn(name, self, stacklevel=3)
         sizes = self._sizes.setdefault(variable, Sizes(lambda k: self._count(variable, k)))
         try:
-            found = growth(sizes, name)
+            found = over_multiples(sizes, name, variable, self._power(variable))
         except UntraceableError as error:
             raise UntraceableError(f"{self.label}: no order in {variable}: {error}") from None
-        return Order(found.degree / self._power(variable), name, variable, found, self)
+        return Order(name, found, self, sizes.counts(found.sizes[-1]))
 
     @property
     def label(self) -> str:
@@ -230,11 +230,12 @@ class Order(float):
     variable: str
     growth: Growth
     of: Complexity
+    largest: Counts
 
-    def __new__(cls, value: float, metric: str, variable: str, growth: Growth, of: Complexity) -> Self:
-        """The exponent of a metric in a variable."""
-        made = super().__new__(cls, value)
-        made.metric, made.variable, made.growth, made.of = metric, variable, growth, of
+    def __new__(cls, metric: str, growth: Growth, of: Complexity, largest: Counts) -> Self:
+        """The exponent of a metric in a variable. largest: the Counts at the largest size that it was found over."""
+        made = super().__new__(cls, growth.exponent)
+        made.metric, made.variable, made.growth, made.of, made.largest = metric, growth.variable, growth, of, largest
         return made
 
     def __eq__(self, other: object) -> bool:  # for type checkers: an order may be compared with an int

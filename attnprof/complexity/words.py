@@ -58,15 +58,15 @@ def _difference(value: int, limit: float | Fraction, metric: str) -> str:
 def _order(op: str, left: Order, right: float) -> list[str]:
     name, found, metric = left.variable, left.growth, left.metric
     grows = "does not grow" if not left else f"grows as {name}" if left == 1 else f"grows as {name}**{left:.3g}"
-    first, last = (left.of.size(name, found.multiples[at]) for at in (0, -1))
+    first, last = (left.of.size(name, found.sizes[at]) for at in (0, -1))
     how = "exact" if found.exact else "fitted slope"
-    here, there = (_written(getattr(counts, metric), metric) for counts in (left.of.counts, found.largest))
+    here, there = (_written(getattr(counts, metric), metric) for counts in (left.of.counts, left.largest))
     lines = [
         f"order of {METRICS[metric]} in {name}: {left:.3g} {op} {right:.3g}",
         f"{_label(left)}: {here}, and it {grows}",
-        f"{how}: {len(found.multiples)} sizes, {first} to {last}; there {there}",
+        f"{how}: {len(found.sizes)} sizes, {first} to {last}; there {there}",
     ]
-    return lines + (_holders(found.largest, metric) if metric != "params" else [])
+    return lines + (_holders(left.largest, metric) if metric != "params" else [])
 
 
 def _label(of: Amount | Order) -> str:

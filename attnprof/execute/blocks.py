@@ -78,9 +78,9 @@ def measure_all(records: Sequence[Record], device: str, options: Options, listen
 
 
 def probe(device: str, dtypes: Sequence[str], options: Options) -> dict[str, Any]:
-    """Whether torch can use a device, its rates and its free memory, found out in a child."""
+    """Whether torch can use a device, its model, rates and free memory, found out in a child."""
     request = {"op": "probe", "device": device, "dtypes": list(dtypes)}
-    answer: dict[str, Any] = {"usable": False, "reason": "", "rates": {}, "free_bytes": 0}
+    answer: dict[str, Any] = {"usable": False, "reason": "", "model": "", "rates": {}, "free_bytes": 0}
     for item in converse(request, timeout_s=options.timeout_s, spawn=options.start == "spawn"):
         if isinstance(item, Ending):
             if item.kind != "end":

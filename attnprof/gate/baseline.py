@@ -1,7 +1,8 @@
 """The baseline file: the traced integers of every point of a spec, and what was accepted since, committed beside the code.
 
 One point per line in a stable order, so that a diff of the file reads as a list of changes. Nothing in it depends on the day or
-the machine: saving twice gives the same file. `accepted` is a ledger: the value of the point is changed as well.
+the machine but `ratios`, where there are any (`ratios.py`): without them, saving twice gives the same file. `accepted` is a
+ledger: the value of the point is changed as well.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from attnprof.errors import NothingSelectedError, UsageError
+from attnprof.gate import ratios as ratio_section
+from attnprof.gate.ratios import Ratios
 from attnprof.gate.rows import POINT
 from attnprof.records import Case, Counts, Record
 from attnprof.spec import near_file
@@ -20,7 +23,7 @@ from attnprof.spec.scalars import format_scalar
 from attnprof.spec.values import EXACT_METRICS
 
 SCHEMA = 1
-# 1  2026-11  first: spec, made, points by case key, accepted
+# 1  2026-11  first: spec, made, points by case key, accepted; ratios where latency was measured
 KIND = "attnprof baseline"
 REMAKE = "attnprof baseline save SPEC -o FILE"
 _TEXTS = ("label", "mechanism", "shape", "mode", "dtype")
@@ -88,6 +91,7 @@ class Baseline:
     made: Made
     points: Mapping[str, Point]
     accepted: tuple[Accepted, ...] = ()
+    ratios: Ratios | None = None
 
 
 def made_now() -> Made:
@@ -130,9 +134,10 @@ def write(baseline: Baseline) -> str:
     points = sorted(baseline.points.values(), key=lambda point: (point.label, _sizes(point.shape), point.text, point.key))
     lines = ",\n".join(f"    {_line(point.key)}: {_line(_point_json(point))}" for point in points)
     accepted = ",\n".join(f"    {_line(_accepted_json(each))}" for each in baseline.accepted)
+    ratios = "" if baseline.ratios is None else ratio_section.text(baseline.ratios, [point.key for point in points])
     return (
         f'{{\n  "schema": {SCHEMA},\n  "kind": {_line(KIND)},\n  "spec": {_line(baseline.spec)},\n'
-        f'  "made": {_line(asdict(baseline.made))},\n  "points": {{\n{lines}\n  }},\n'
+        f'  "made": {_line(asdict(baseline.made))},\n  "points": {{\n{lines}\n  }},\n{ratios}'
         f'  "accepted": [{f"{chr(10)}{accepted}{chr(10)}  " if accepted else ""}]\n}}\n'
     )
 
@@ -218,7 +223,10 @@ def _from_json(content: Mapping[str, Any]) -> Baseline:
         points[key] = Point(key, **texts, context=_text(line.get("context", "")), status=status, metrics=metrics)
     accepted = [_accepted(each) for each in content["accepted"]]
     made = Made(**{name: _text(content["made"][name]) for name in ("attnprof", "torch", "counting")})
-    return Baseline(_text(content["spec"]), made, points, tuple(accepted))
+    ratios = ratio_section.from_json(content["ratios"]) if "ratios" in content else None
+    if ratios is not None and not ratios.points.keys() <= points.keys():
+        raise ValueError("a ratio is of no point")
+    return Baseline(_text(content["spec"]), made, points, tuple(accepted), ratios)
 
 
 def _accepted(line: Mapping[str, Any]) -> Accepted:
@@ -240,10 +248,21 @@ def _text(value: Any) -> str:
 
 
 def merged(old: Baseline | None, new: Baseline) -> Baseline:
-    """A baseline that is saved anew keeps the ledger of the old one, but for what is of no point any more or gone no more."""
+    """A baseline that is saved anew keeps the ledger of the old one, but for what is of no point any more or gone no more.
+
+    So it does the ratios, where none were measured for the new one.
+    """
     if old is None:
         return new
-    return replace(new, accepted=tuple(each for each in old.accepted if (each.key in new.points) != (each.metric == POINT)))
+    accepted = tuple(each for each in old.accepted if (each.key in new.points) != (each.metric == POINT))
+    return _of_points(replace(new, accepted=accepted, ratios=new.ratios or old.ratios))
+
+
+def _of_points(baseline: Baseline) -> Baseline:
+    """Without ratios of what is no point of it any more."""
+    held = baseline.ratios
+    kept = {} if held is None else {key: each for key, each in held.points.items() if key in baseline.points}
+    return replace(baseline, ratios=replace(held, points=kept) if held is not None and kept else None)
 
 
 def accept(baseline: Baseline, changes: Iterable[Accepted]) -> Baseline:
@@ -268,7 +287,7 @@ def accept(baseline: Baseline, changes: Iterable[Accepted]) -> Baseline:
         else:
             points[change.key] = replace(point, metrics={**point.metrics, change.metric: change.after})
         ledger.append(change)
-    return replace(baseline, points=points, accepted=tuple(ledger))
+    return _of_points(replace(baseline, points=points, accepted=tuple(ledger)))
 
 
 def _known(point: Point | None, metric: str) -> int | None:

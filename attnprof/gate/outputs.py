@@ -41,6 +41,8 @@ _VERDICTS = {
     5: "a point failed",
     130: "interrupted",
 }
+_GREEN, _YELLOW, _RED = "32", "33", "31"
+_COLOURS = dict.fromkeys(ORDER, _RED) | {Outcome.WARN: _YELLOW, Outcome.IMPROVED: _GREEN, Outcome.PASS: _GREEN}
 _MOST = 50  # sentences of one kind on the console; the files have them all
 
 
@@ -80,19 +82,27 @@ class Result:
         return f"{self.spec}: {_VERDICTS[code]} (exit code {code}): {numbers or 'no row'}."
 
 
-def console(result: Result, explain: bool = False) -> str:
-    """A sentence per row that did not simply pass (every row with `explain`, with its reason), then the verdict."""
+def console(result: Result, explain: bool = False, colour: bool = False) -> str:
+    """A sentence per row that did not simply pass (every row with `explain`, with its reason), then the verdict.
+
+    colour: of the heads and the verdict, by escape codes that take no room.
+    """
     lines: list[str] = []
     for outcome in ORDER:
         rows = result.of(outcome)
         if not rows or (outcome is Outcome.PASS and not explain):
             continue
-        lines.append(f"{WORDS[outcome]}:")
+        lines.append(_painted(f"{WORDS[outcome]}:", _COLOURS[outcome], colour))
         lines += [f"  {line}" for sentence in _sentences(rows, explain) for line in wrap(sentence, WIDTH - 2, "  ")]
         lines.append("")
     for note in result.notes:
         lines += [*wrap(note), ""]
-    return "\n".join([*lines, *wrap(result.verdict)]) + "\n"
+    worst = next((_COLOURS[outcome] for outcome in ORDER if result.counts[outcome]), _GREEN)
+    return "\n".join([*lines, *(_painted(line, worst, colour) for line in wrap(result.verdict))]) + "\n"
+
+
+def _painted(text: str, code: str, colour: bool) -> str:
+    return f"\x1b[{code}m{text}\x1b[0m" if colour else text
 
 
 def difference(result: Result) -> str:

@@ -15,9 +15,10 @@ from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import Any
 
+from attnprof.errors import UntraceableError
 from attnprof.gate.baseline import Point
-from attnprof.gate.growth import MARGIN, Growth, grow
 from attnprof.gate.rows import CLAIMS, Outcome, Reason, Row
+from attnprof.profiling.growth import MARGIN, Growth, over_cases
 from attnprof.records import Case
 from attnprof.report.text import clean
 from attnprof.spec.promises import Arithmetic, Condition, Joined, Metric, Number, Promise, Term, Test
@@ -117,12 +118,13 @@ def _judged(instance: Instance, points: Mapping[str, Point]) -> Row:
         told = f"claim '{promise.text}' cannot be judged: {failed.name}: {failed.status}{f': {detail}' if detail else ''}"
         return _row(promise, Reason.FAILED, Outcome.FAILED, told, about)
     values: dict[str, Fraction | Growth] = {}
-    for each in promise.metrics:
-        label = each.label or instance.about
-        values[f"{each.text} of {label}" if each.label is None else each.text] = _value(each, instance.cases[label], points)
-    lost = next((value for value in values.values() if isinstance(value, Growth) and value.exponent is None), None)
-    if lost is not None:
-        told = f"claim '{promise.text}' cannot be judged for {instance.about}: {lost.text}"
+    try:
+        for each in promise.metrics:
+            label = each.label or instance.about
+            name = f"{each.text} of {label}" if each.label is None else each.text
+            values[name] = _value(each, instance.cases[label], points)
+    except UntraceableError as error:
+        told = f"claim '{promise.text}' cannot be judged for {instance.about}: {error}"
         return _row(promise, Reason.NOTHING_SELECTED, Outcome.MISMATCH, told, about)
     plain = {name: _number(value) for name, value in values.items()}
     try:
@@ -130,7 +132,7 @@ def _judged(instance: Instance, points: Mapping[str, Point]) -> Row:
     except ZeroDivisionError:
         told = f"claim '{promise.text}' cannot be judged for {about.name}: it divides by zero"
         return _row(promise, Reason.NOTHING_SELECTED, Outcome.MISMATCH, told, about)
-    fitted = any(isinstance(value, Growth) and value.fitted for value in values.values())
+    fitted = any(isinstance(value, Growth) and not value.exact for value in values.values())
     holds = _holds(promise.op, left, right, MARGIN if fitted else Fraction(0))
     where = f"{about.label} {_point(promise, instance.first, about)}"
     named = "; ".join(f"{name} is {_shown(value)}" for name, value in values.items())
@@ -153,17 +155,14 @@ def _point(promise: Promise, case: Case, about: Point) -> str:
 
 def _value(metric: Metric, cases: Sequence[Case], points: Mapping[str, Point]) -> Fraction | Growth:
     if metric.variable:
-        return grow(
+        return over_cases(
             cases, metric.metric, metric.variable, {case.key: points[case.key].metrics[metric.metric] for case in cases}
         )
     return Fraction(points[cases[0].key].metrics[metric.metric])
 
 
 def _number(value: Fraction | Growth) -> Fraction:
-    if isinstance(value, Growth):
-        assert value.exponent is not None
-        return Fraction(value.exponent)
-    return value
+    return Fraction(value.exponent) if isinstance(value, Growth) else value
 
 
 def _term(term: Term, about: str, values: Mapping[str, Fraction]) -> Fraction:

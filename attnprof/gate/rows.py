@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-EXACT, TIME, CLAIMS = "exact", "time", "claims"
-CLASSES = (EXACT, TIME, CLAIMS)
+EXACT, RATIO, TIME, CLAIMS = "exact", "ratio", "time", "claims"
+CLASSES = (EXACT, RATIO, TIME, CLAIMS)
 POINT = "point"  # the metric of a row that is about a whole point
 
 
@@ -52,13 +52,14 @@ class Reason(StrEnum):
     NOTHING_SELECTED = "NOTHING_SELECTED"
     CLAIM_HOLDS = "CLAIM_HOLDS"
     CLAIM_FALSE = "CLAIM_FALSE"
-    # of the time class
+    # of the classes that measure: time and ratio
     CLEAR_GAP = "CLEAR_GAP"
     CI_TOO_WIDE = "CI_TOO_WIDE"
     NOT_CONFIRMED = "NOT_CONFIRMED"
     THROTTLED = "THROTTLED"
     BUDGET = "BUDGET"
     BASE_FAILED = "BASE_FAILED"
+    NOT_MEASURED = "NOT_MEASURED"
     INTERRUPTED = "INTERRUPTED"
 
 

@@ -5,7 +5,7 @@ Effects are in `points.count` (which traces) and in what the caller passes for t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from attnprof.gate import baseline as baselines
 from attnprof.gate import judge, points, promises
 from attnprof.gate.baseline import Baseline, Made, Point
 from attnprof.gate.outputs import Result
-from attnprof.gate.rows import CLAIMS, EXACT, TIME, Outcome, Reason, Row
+from attnprof.gate.rows import CLAIMS, EXACT, RATIO, TIME, Outcome, Reason, Row
 from attnprof.records import Case
 from attnprof.spec import Spec
 from attnprof.spec.places import labels
@@ -63,7 +63,7 @@ def planned(asked: Asked) -> Plan:
     cases = plan.expand(asked.spec, "none")
     selected = _selected(cases, asked.match)
     baseline, refusal, made = None, None, baselines.made_now()
-    if EXACT in asked.classes:
+    if EXACT in asked.classes or RATIO in asked.classes:
         baseline, refusal = _baseline(asked, made)
     in_baseline = baseline is not None and any(_about(point, asked.match) for point in baseline.points.values())
     if not selected and not in_baseline:
@@ -96,7 +96,7 @@ def _concerns(instance: promises.Instance, match: Sequence[str]) -> bool:
 def _baseline(asked: Asked, made: Made) -> tuple[Baseline | None, tuple[Reason, str] | None]:
     """The baseline, and why nothing can be compared with it: that must not keep a claim from being judged."""
     if asked.baseline is None:
-        return None, (Reason.NO_BASELINE, "no --baseline is given, which the exact class compares with")
+        return None, (Reason.NO_BASELINE, "no --baseline is given, which the exact and ratio classes compare with")
     try:
         found = baselines.read(asked.baseline)
     except NothingSelectedError as error:
@@ -112,9 +112,9 @@ def run(
     asked: Asked,
     chosen: Plan,
     listener: Listener | None = None,
-    time_rows: Callable[[], Sequence[Row]] | None = None,
+    measured: Mapping[str, Callable[[], Sequence[Row]]] | None = None,
 ) -> Result:
-    """Count, and judge. `time_rows` measures, and gives the rows of the time class."""
+    """Count, and judge. `measured`: {class: what measures and gives its rows}, of ratio and time."""
     counted = points.count(chosen.counted, asked.timeout_s, listener)
     places = labels(asked.spec)
     rows: list[Row] = []
@@ -126,8 +126,10 @@ def run(
         rows.append(Row(CLAIMS, Reason.NOTHING_SELECTED, Outcome.MISMATCH, f"{asked.spec.name}: the spec makes no claims"))
     for promise, found in chosen.claims:
         rows += promises.judge(promise, found, counted)
-    if TIME in asked.classes and time_rows is not None:
-        rows += _timed(time_rows)
+    for kind in (RATIO, TIME):
+        if kind in asked.classes and measured is not None and kind in measured:
+            rows += _measured(kind, measured[kind])
+    notes += _ratio_notes(asked, rows)
     if not rows:
         raise NothingSelectedError(f"{asked.spec.name}: nothing was gated: no claim and no point is about what --match names.")
     return Result(
@@ -142,15 +144,15 @@ def run(
     )
 
 
-def _timed(time_rows: Callable[[], Sequence[Row]]) -> Sequence[Row]:
-    """The rows of the time class; where it is interrupted or cannot go on, a row that says so beside those of other classes."""
+def _measured(kind: str, rows: Callable[[], Sequence[Row]]) -> Sequence[Row]:
+    """The rows of a class that measures; where it is interrupted or cannot go on, one that says so, beside other classes'."""
     try:
-        return time_rows()
+        return rows()
     except KeyboardInterrupt:
-        told = "interrupted while latency was measured: no point of the time class is judged"
-        return [Row(TIME, Reason.INTERRUPTED, Outcome.INTERRUPTED, told)]
+        told = f"interrupted while latency was measured: no point of the {kind} class is judged"
+        return [Row(kind, Reason.INTERRUPTED, Outcome.INTERRUPTED, told)]
     except AttnprofError as error:
-        return [Row(TIME, Reason.FAILED, Outcome.FAILED, f"latency was not measured: {error}")]
+        return [Row(kind, Reason.FAILED, Outcome.FAILED, f"latency was not measured: {error}")]
 
 
 def _exact_rows(asked: Asked, chosen: Plan, counted: dict[str, Point], places: dict[str, tuple[int, int]]) -> list[Row]:
@@ -178,9 +180,10 @@ def _notes(asked: Asked, chosen: Plan, rows: Sequence[Row]) -> list[str]:
             )
         stale = [row for row in rows if row.reason in (Reason.LOWER, Reason.NEW_POINT) and not row.fails]
         if stale:
+            only = " --exact-only" if chosen.baseline.ratios is None else ""
             found.append(
                 f"The baseline does not know {len(stale):,} of these numbers yet: "
-                f"`attnprof baseline save {asked.spec.source or 'SPEC'} -o {asked.baseline}` takes them in."
+                f"`attnprof baseline save {asked.spec.source or 'SPEC'} -o {asked.baseline}{only}` takes them in."
             )
         if any(row.fails for row in rows):
             found.append(
@@ -189,6 +192,15 @@ def _notes(asked: Asked, chosen: Plan, rows: Sequence[Row]) -> list[str]:
     if chosen.refusal is not None:
         found.append(chosen.refusal[1])
     return found
+
+
+def _ratio_notes(asked: Asked, rows: Sequence[Row]) -> list[str]:
+    """What to do about ratios that are not those of the baseline any more."""
+    other = (Reason.CLEAR_GAP, Reason.LOWER, Reason.NEW_POINT, Reason.VANISHED)
+    if not any(row.kind == RATIO and row.reason in other for row in rows):
+        return []
+    save = f"`attnprof baseline save {asked.spec.source or 'SPEC'} -o {asked.baseline}`"
+    return [f"Where the ratios of now are meant: {save} measures all of them anew (and counts anew)."]
 
 
 def _options(asked: Asked) -> dict[str, object]:

@@ -26,7 +26,7 @@ from attnprof.records import Case
 _OWN = Path(__file__).resolve().parent  # attnprof may be what the repository holds
 _STEP = 2  # pairs between two looks: every look is a chance to be wrong
 _FIRST_SHARE = 0.6  # of the budget: the rest is for confirming
-_SAMPLING_SHARE = 0.5  # of a pair's time: the rest goes into starting, building and warming up
+SAMPLING_SHARE = 0.5  # of a pair's time: the rest goes into starting, building and warming up
 
 Sampler = Callable[[Sequence[Case], int, float, float], Mapping[str, Found]]  # cases, number, seconds per case, deadline
 
@@ -176,7 +176,7 @@ def _stage(
 ) -> dict[str, _Point]:
     """Pairs of processes for whatever is undecided, until nothing is, or there were enough, or the time is over."""
     points = {case.key: _Point(case) for case in cases}
-    pairs_s = _SAMPLING_SHARE * max(until - clock(), 0.0) / options.min_processes
+    pairs_s = SAMPLING_SHARE * max(until - clock(), 0.0) / options.min_processes
     sample_s = min(options.sample_s, pairs_s / max(len(cases), 1))
     offset = 0 if name == "time" else options.max_processes  # no seed twice
     each_s = 0.0  # of a case, in the pair before

@@ -135,6 +135,15 @@ def environment(device: str) -> dict[str, Any]:
     return facts
 
 
+def model(device: str) -> str:
+    """The name of a usable GPU, or of the CPU. Imports torch for CUDA."""
+    if not device.startswith("cuda"):
+        return _cpu_model()
+    import torch
+
+    return str(torch.cuda.get_device_properties(device).name)
+
+
 def flags() -> dict[str, Any]:
     """The process-wide flags as they are set now. Imports torch."""
     import torch
