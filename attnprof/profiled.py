@@ -20,10 +20,10 @@ def by_name(name: str, shape: Any, device: str, mode: str, dtype: str, budget_s:
     entry = spec.make_entry(name, args)
     case = Case(entry.mechanism, entry.label, args, _shape(shape), dtype, mode, "none", settings={"sdpa": "auto"})
     if device == "none":
-        from attnprof.profiling.counting.trace import trace_case
+        from attnprof.profiling.timeline import trace_record
 
         try:
-            return Record(case, counts=trace_case(case))
+            return trace_record(case)
         except Exception as error:
             if is_too_large(error):
                 raise UntraceableError(f"{case.label} {case.shape.text()}: {told(error)}.") from None
@@ -41,7 +41,8 @@ def by_module(module: Any, inputs: Any, device: str, mode: str, dtype: str, args
     """A module that is there: traced in this process. Measuring wants a child, and so an import path."""
     from torch import nn
 
-    from attnprof.profiling.counting.trace import trace_module
+    from attnprof.profiling.counting.trace import follow_module
+    from attnprof.profiling.timeline import with_timeline
 
     _check(mode, dtype)
     kind = type(module)
@@ -55,11 +56,11 @@ def by_module(module: Any, inputs: Any, device: str, mode: str, dtype: str, args
             f"profile('{kind.__module__}:{kind.__qualname__}', ...)."
         )
     specs = _inputs(inputs)
-    counts = trace_module(module, specs, mode, dtype=dtype)
+    counts, timeline = with_timeline(lambda make: follow_module(module, specs, mode, dtype=dtype, make_tracer=make))
     first = next((value for value in specs if hasattr(value, "shape")), None)
     sizes = () if first is None else tuple(first.shape)
     case = Case(f"{kind.__module__}:{kind.__qualname__}", kind.__name__, {}, _shape_of(sizes), _dtype_of(first, dtype), mode)
-    return Record(case, counts=counts)
+    return Record(case, counts=counts, memory_timeline=timeline)
 
 
 def _check(mode: str, dtype: str) -> None:

@@ -17,6 +17,7 @@ from attnprof import stats
 SCHEMA_VERSION = 2
 # 1  2026-11  first: case, status, counts, timing, memory, energy_j, environment, detail
 # 2  2026-11  case.host, null until then, is {host, args, at, how}
+# A field that may be absent and that older readers pass over makes no new schema: crosscheck, calibrated, memory_timeline.
 
 MODES = ("inference", "training")
 DTYPES = ("float32", "float16", "bfloat16", "float64")
@@ -211,6 +212,32 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Moment:
+    """Live bytes above the resident ones after an event of the pass; the op, submodule and phase that the event belongs to."""
+
+    event: int
+    bytes: int
+    phase: str
+    module: str
+    op: str
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Live bytes above the resident ones over a pass, thinned: moments that are each the highest of their stretch of events.
+
+    A store holds one per record, so the op of a moment is a number: `who[i]` counts through the rows of the record's
+    `Counts.ops`, then through `others`, the (phase, submodule, op) that have no row there (what the caller hands down).
+    """
+
+    events: int  # births and deaths of storages in the whole pass
+    at: tuple[int, ...]  # events up to each moment
+    bytes: tuple[int, ...]
+    who: tuple[int, ...]
+    others: tuple[tuple[str, str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Outputs:
     """Elements of the outputs of one forward pass: of convolutions and linear layers, and of products of two activations."""
 
@@ -315,6 +342,16 @@ class Record:
     detail: str = ""
     crosscheck: tuple[Opinion, ...] = ()  # of other counters, where a spec asks for them
     calibrated: Memory | None = None  # expected of the device's allocator from its ops run alone, where a spec asks for it
+    memory_timeline: Timeline | None = None  # of the pass that `counts` are of
+
+    @property
+    def moments(self) -> tuple[Moment, ...]:
+        """The moments of `memory_timeline` with the names of their ops; none without it."""
+        found = self.memory_timeline
+        if found is None or self.counts is None:
+            return ()
+        names = [(op.phase, op.module, op.op) for op in self.counts.ops] + list(found.others)
+        return tuple(Moment(at, size, *names[who]) for at, size, who in zip(found.at, found.bytes, found.who, strict=True))
 
 
 def to_json(noun: Any) -> dict[str, Any]:
@@ -328,6 +365,8 @@ def to_json(noun: Any) -> dict[str, Any]:
             del out["crosscheck"]
         if noun.calibrated is None:
             del out["calibrated"]
+        if noun.memory_timeline is None:
+            del out["memory_timeline"]
         if noun.counts is not None and not noun.counts.math_attention:
             del out["counts"]["math_attention"]
         if noun.timing is not None:
@@ -357,6 +396,7 @@ def case_from_json(data: Mapping[str, Any]) -> Case:
 def record_from_json(data: Mapping[str, Any]) -> Record:
     """The inverse of `to_json` for a Record."""
     counts, timing, memory, calibrated = (data.get(name) for name in ("counts", "timing", "memory", "calibrated"))
+    timeline = data.get("memory_timeline")
     return Record(
         case=case_from_json(data["case"]),
         status=data["status"],
@@ -367,8 +407,18 @@ def record_from_json(data: Mapping[str, Any]) -> Record:
         energy_j=data.get("energy_j"),
         environment=data.get("environment", {}),
         detail=data.get("detail", ""),
+        memory_timeline=timeline_from_json(timeline, len(counts.get("ops", ()))) if counts and timeline else None,
         crosscheck=tuple(opinion_from_json(opinion) for opinion in data.get("crosscheck", ())),
     )
+
+
+def timeline_from_json(data: Mapping[str, Any], ops: int) -> Timeline:
+    """The inverse of `to_json` for a Timeline beside so many rows of ops. Raises ValueError where its parts do not fit."""
+    at, size, who = (tuple(data[name]) for name in ("at", "bytes", "who"))
+    others = tuple((phase, module, op) for phase, module, op in data["others"])
+    if not len(at) == len(size) == len(who) or not all(0 <= number < ops + len(others) for number in who):
+        raise ValueError("at, bytes and who of memory_timeline do not fit together")
+    return Timeline(data["events"], at, size, who, others)
 
 
 def opinion_from_json(data: Mapping[str, Any]) -> Opinion:

@@ -31,7 +31,7 @@ from attnprof.execute.board import Board, attach
 from attnprof.profiling.measuring import device, gpu, measure, peak
 from attnprof.profiling.measuring.prepare import InvalidOutputError, UnsupportedError
 from attnprof.profiling.measuring.window import Member
-from attnprof.records import Case, case_from_json, to_json
+from attnprof.records import Case, Record, case_from_json, to_json
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -89,11 +89,19 @@ def _trace(request: Mapping[str, Any], board: Board, say: Say) -> None:
     for index, case in enumerate(_cases(request)):
         board.turn_to(index)
         try:
-            say({"event": "traced", "key": case.key, "counts": to_json(tracer(case))})
+            say({"event": "traced", "key": case.key, **_found(tracer(case))})
         except BaseException as error:  # noqa: BLE001 - SystemExit of a user's module must not end the others' run
             say(failure(case, error))
             if _status(error) == "oom":
                 return  # what an exhausted process does next is anybody's guess: the rest gets a fresh one
+
+
+def _found(noun: Any) -> dict[str, Any]:
+    """What a tracer gave, as `counts`; of a Record the counts, and its timeline where it has one."""
+    if not isinstance(noun, Record):
+        return {"counts": to_json(noun)}
+    found = {"counts": noun.counts, "memory_timeline": noun.memory_timeline}
+    return {name: to_json(part) for name, part in found.items() if part is not None}
 
 
 def _calibrate(request: Mapping[str, Any], board: Board, say: Say) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from attnprof import report
-from attnprof.records import Case, Counts, Holder, Placement, Record, Shape, Timing
+from attnprof.records import Case, Counts, Holder, OpCost, Placement, Record, Shape, Timeline, Timing
 
 SIDES = (16, 32, 64)
 HOSTILE = (
@@ -58,9 +59,26 @@ def run() -> list[Record]:
     return out
 
 
+def passed(found: Record, op: str = "bmm", module: str = "head") -> Record:
+    """The record with a timeline of six events: the peak at the third, the fifth and sixth in a backward pass."""
+    assert found.counts is not None
+    ops = (OpCost(op, module, "forward", 1, 8, 16, 24), OpCost("softmax", "", "forward", 1, 0, 8, 16))
+    peak = found.counts.peak_bytes
+    sizes = (peak // 4, peak // 2, peak, peak // 2, peak // 4, 0)
+    others = (("backward", "", "gradient of output"), ("backward", module, f"{op} backward"))
+    line = Timeline(6, (1, 2, 3, 4, 5, 6), sizes, (0, 0, 1, 1, 2, 3), others)
+    return replace(found, counts=replace(found.counts, ops=ops), memory_timeline=line)
+
+
+def passes(count: int = 2) -> list[Record]:
+    """Records with timelines at one size, peaks of 4 MiB, 8 MiB, ..., and one without a timeline."""
+    found = [passed(record(f"m{i}", 64, counts(1000 * i, 4 * i * 2**20))) for i in range(1, count + 1)]
+    return [*found, record("old", 64, counts(500, 2**20))]
+
+
 def hostile() -> list[Record]:
     """Records with names that try to get out of HTML, scripts, templates and expressions."""
-    return [each for i, name in enumerate(HOSTILE) for each in grown(name, 1.0 + i / 4, 5 + i)]
+    return [passed(each, name, name) for i, name in enumerate(HOSTILE) for each in grown(name, 1.0 + i / 4, 5 + i)]
 
 
 def placed() -> list[Record]:

@@ -262,7 +262,7 @@ def test_charts_without_data_are_left_out_with_a_reason() -> None:
     empty = Record(Case("mine/x", "x", {}, Shape(1, 8, 16, 16)), status="error", detail="it broke")
     found, reasons = charts_of(built([empty], baseline=None))
     assert found == []
-    assert len(reasons) == 4
+    assert len(reasons) == 5
     assert all("not drawn" in reason for reason in reasons)
     with pytest.raises(UsageError, match="no figure can be drawn"):
         figures.figures(built([empty], baseline=None))

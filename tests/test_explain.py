@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from attnprof.cli.explaining import explain_command
-from attnprof.profiling.whatif import Counterfactual, Explanation, Moment
-from attnprof.records import Case, Counts, Holder, Record, Shape, record_from_json
+from attnprof.profiling.whatif import Counterfactual, Explanation
+from attnprof.records import Case, Counts, Holder, Moment, Record, Shape, record_from_json
 from attnprof.report import explain, timeline
 from attnprof.report.text import WIDTH, width
 

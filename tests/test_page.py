@@ -18,7 +18,7 @@ import pytest
 from attnprof import report
 from attnprof.records import record_from_json
 from attnprof.report import page
-from tests.chart_records import HOSTILE, built, hostile, placed, run
+from tests.chart_records import HOSTILE, built, hostile, passes, placed, run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Dialog, Page
@@ -160,6 +160,16 @@ def test_hostile_names_are_text() -> None:
         assert hostile_name in found.text
     embedded = json.loads(next(t for a, t in found.scripts if a.get("id") == "attnprof-data"))
     assert {each["case"]["label"] for each in embedded["records"]} == set(HOSTILE)
+
+
+def test_a_page_without_timelines_says_so_and_one_with_them_says_what_lacks_one(plain: str) -> None:
+    assert "Memory over the pass is not drawn: no record holds a timeline" in plain
+    found = outlined(page.render(built(passes(), baseline=None)))
+    assert {"value": "1"} in [attributes for tag, attributes in found.elements if tag == "option"]
+    assert "Memory over the pass: 1 case holds no timeline." in found.text
+    assert "held by bmm 50 %, softmax 50 %" in found.text
+    embedded = json.loads(next(text for a, text in found.scripts if a.get("id") == "attnprof-data"))
+    assert [record_from_json(each) for each in embedded["records"]] == passes()
 
 
 def test_an_empty_report_is_a_page() -> None:
@@ -313,6 +323,70 @@ def test_charts_and_page_are_dark_where_the_system_is(opened: Opened) -> None:
     opened.page.emulate_media(color_scheme="dark")
     assert opened.page.evaluate(background) == "rgb(24, 27, 32)"
     opened.page.wait_for_function("document.querySelector('#chart-macs .drawing svg').outerHTML.includes('#e6e6e6')")
+
+
+def visible_bars(opened: Opened) -> list[str]:
+    """What the bars of the memory over the pass say, one text each."""
+    bars = opened.page.locator("#chart-timeline .drawing:visible [aria-label*='Alive: ']")
+    bars.first.wait_for()
+    return [str(bar.get_attribute("aria-label")) for bar in bars.all()]
+
+
+@pytest.fixture
+def passed_over(browser: Browser, tmp_path: Path) -> Iterator[Opened]:
+    path = tmp_path / "page.html"
+    path.write_text(page.render(built([*run(), *passes(3)], name="passes")), encoding="utf-8")
+    found = Opened(browser, path, viewport={"width": 1280, "height": 900})
+    yield found
+    found.check()
+    found.context.close()
+
+
+def test_memory_over_the_pass_is_drawn_for_the_case_that_is_chosen(passed_over: Opened) -> None:
+    chart = passed_over.page.locator("#chart-timeline")
+    chart.scroll_into_view_if_needed()
+    bars = visible_bars(passed_over)
+    assert len(bars) == 6
+    assert any("Alive: 12.0 MiB" in bar and "At: softmax" in bar and "Pass: forward" in bar for bar in bars)
+    words = " ".join(chart.locator(".drawing:visible svg text").all_text_contents())
+    assert "peak 12.0 MiB" in words
+    assert "bmm 50 %" in words
+    choice = chart.get_by_label("Case")
+    choice.focus()
+    passed_over.page.keyboard.press("ArrowDown")
+    assert choice.locator("option:checked").inner_text() == "m2: 8.00 MiB"
+    assert any("Alive: 8.00 MiB" in bar for bar in visible_bars(passed_over))
+    passed_over.page.set_viewport_size({"width": 700, "height": 900})
+    passed_over.page.keyboard.press("ArrowUp")  # one that was drawn before the window changed
+    svg = chart.locator(".drawing:visible svg")
+    box = svg.bounding_box()
+    assert box is not None
+    assert 400 < box["width"] <= 700
+
+
+def test_hovering_over_the_pass_says_who_and_how_much(passed_over: Opened) -> None:
+    chart = passed_over.page.locator("#chart-timeline")
+    chart.scroll_into_view_if_needed()
+    visible_bars(passed_over)
+    chart.locator(".drawing:visible [aria-label*='Event: 6']").hover()  # whose bar has no height
+    tooltip = passed_over.page.locator("#vg-tooltip-element.visible")
+    tooltip.wait_for()
+    said = " ".join(tooltip.inner_text().split())
+    assert said == "Alive 0 B At bmm backward In head Pass backward Event 6"
+
+
+def test_what_was_not_scrolled_to_is_printed(passed_over: Opened) -> None:
+    passed_over.page.evaluate(
+        "addEventListener('afterprint', () => { window.printed = document.querySelectorAll('.drawing svg').length; })"
+    )
+    wanted = passed_over.page.locator(".drawing:visible").count()
+    assert passed_over.page.locator(".drawing svg").count() < wanted
+    first = passed_over.page.pdf()
+    assert passed_over.page.evaluate("window.printed") == wanted
+    passed_over.draw_all()
+    again = passed_over.page.pdf()
+    assert len(first) == pytest.approx(len(again), rel=0.02)  # the drawings were on the first paper already
+    assert passed_over.page.locator(".drawing svg").count() == wanted
 
 
 @pytest.mark.parametrize("width", [390, 1280])

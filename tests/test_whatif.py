@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from attnprof.profiling import whatif
+from attnprof.profiling import timeline, whatif
 from attnprof.profiling.counting import trace
 from attnprof.profiling.counting.lifetimes import Lifetimes, Maker
 from attnprof.profiling.counting.trace import follow_case, follow_module, trace_case
@@ -87,7 +87,7 @@ def test_idle_is_what_is_alive_read_no_more_and_freed_by_the_pass() -> None:
 
 @given(lifetimes(), st.integers(1, 5))
 def test_a_decimated_timeline_keeps_the_peak(found: Lifetimes, points: int) -> None:
-    moments = replay.timeline(found, len(found.events), points)
+    moments = timeline.moments(found, len(found.events), points)
     assert len(moments) <= points
     assert max(moment.bytes for moment in moments) == found.peak()[0]
     assert [moment.event for moment in moments] == sorted(moment.event for moment in moments)

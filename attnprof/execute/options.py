@@ -18,7 +18,8 @@ class Options:
     interpreter) or 'auto'. first: the label
     that is measured first in its block (the baseline: ratios need it). calibrate: find the calibrated peak of every case that
     has a device, too. replicates: how many processes time each block, each with its own budget_s; from two on they are
-    spawned, since forks share one memory layout. tracer: where a child finds the function Case -> Counts.
+    spawned, since forks share one memory layout. tracer: where a child finds the function Case -> Counts,
+    or -> Record with the timeline of memory beside them.
     """
 
     budget_s: float = 5.0
@@ -32,7 +33,7 @@ class Options:
     start: str = "auto"
     calibrate: bool = False
     replicates: int = 1
-    tracer: str = "attnprof.profiling.counting.trace:trace_case"
+    tracer: str = "attnprof.profiling.timeline:trace_record"
 
     @property
     def spawn(self) -> bool:

@@ -10,7 +10,7 @@ from attnprof.execute.child import Ending, converse, last_lines
 from attnprof.execute.options import Listener, Options, Progress
 from attnprof.profiling.measuring.device import available_bytes
 from attnprof.profiling.provenance import PROVENANCE, provenance
-from attnprof.records import Case, Record, counts_from_json, to_json
+from attnprof.records import Case, Record, counts_from_json, timeline_from_json, to_json
 
 _FRUITLESS = 2  # children that may end before their first case
 
@@ -44,7 +44,9 @@ def trace_all(cases: Sequence[Case], options: Options, listener: Listener) -> It
 
 def _answer(case: Case, event: Mapping[str, Any]) -> Record:
     if event["event"] == "traced":
-        return Record(case, counts=counts_from_json(event["counts"]))
+        counts, timeline = counts_from_json(event["counts"]), event.get("memory_timeline")
+        found = timeline_from_json(timeline, len(counts.ops)) if timeline is not None else None
+        return Record(case, counts=counts, memory_timeline=found)
     return Record(case, status=event["status"], detail=event["detail"])
 
 

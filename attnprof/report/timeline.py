@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from attnprof import units
-from attnprof.profiling.whatif import Moment
+from attnprof.records import Moment
 from attnprof.report.text import WIDTH, clean, pad, width
 
 _HEIGHT = 8

@@ -1,7 +1,7 @@
 """What a pass would need if something in it were done otherwise: the nouns of an explanation. No torch.
 
 follow.py   a tracer that remembers the line that asked for each storage, and who reads it last
-replay.py   the lifetimes of a pass with deaths moved; live bytes over the pass
+replay.py   the lifetimes of a pass with deaths moved
 fuse.py     product -> softmax -> product run as one fused attention; maps.py, einsum.py: how that is recognised
 eligible.py a call of SDPA laid out so that a fused kernel takes it
 attending.py  both as what-ifs
@@ -14,18 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from attnprof.records import Counts, counts_from_json
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Live bytes above the resident ones after an event of the pass; the op, submodule and phase that the event belongs to."""
-
-    event: int
-    bytes: int
-    phase: str
-    module: str
-    op: str
+from attnprof.records import Counts, Moment, counts_from_json
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
+from attnprof.profiling import timeline
 from attnprof.profiling.counting.lifetimes import Maker
 from attnprof.profiling.whatif import Counterfactual, Explanation, attending, replay
 from attnprof.profiling.whatif.follow import Use
@@ -21,6 +22,7 @@ from attnprof.profiling.whatif.recompute import keep_inputs_only
 from attnprof.records import Case
 
 _LIMIT = 4  # candidates of a kind that are traced
+_POINTS = 240  # of the timeline
 _WORTH = 0.001  # of the peak: smaller savings are not told
 _DROPPED = "traced again with the storage dropped after its last read; replay and trace agree"
 
@@ -48,7 +50,8 @@ def explain_case(case: Case) -> Explanation:
         change for change in changes if change.saves_bytes >= least or (change.kind == "kernel" and change.saves_bytes < 0)
     ]
     worth.sort(key=lambda change: (-change.saves_bytes, change.extra_macs))
-    return Explanation(counts, replay.timeline(found.lifetimes, found.end), tuple(worth), tuple(notes), tuple(tried))
+    moments = timeline.moments(found.lifetimes, found.end, _POINTS)
+    return Explanation(counts, moments, tuple(worth), tuple(notes), tuple(tried))
 
 
 def _free(case: Case, found: Pass) -> list[Counterfactual]:

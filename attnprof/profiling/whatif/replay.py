@@ -1,4 +1,4 @@
-"""The lifetimes of a pass, played again with deaths moved; live bytes over the pass. No torch."""
+"""The lifetimes of a pass, played again with deaths moved. No torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from attnprof.profiling.counting.lifetimes import Lifetimes
-from attnprof.profiling.whatif import Moment
 
 
 def freed(lifetimes: Lifetimes, deaths: Mapping[int, int]) -> Lifetimes:
@@ -31,18 +30,3 @@ def idle_at(lifetimes: Lifetimes, end: int, uses: Mapping[int, int], at: int) ->
     """The blocks that are alive after `at` events though nobody reads them any more, and that the pass itself frees later."""
     deaths = deaths_of(lifetimes, end)
     return [block for block in lifetimes.alive(at) if block in deaths and uses[block] < at]
-
-
-def timeline(lifetimes: Lifetimes, end: int, points: int = 240) -> tuple[Moment, ...]:
-    """Live bytes over the first `end` events: at most `points` moments, each the highest of as many equal stretches."""
-    moments, live = [], 0
-    maker = lifetimes.makers[0]
-    for index, event in enumerate(lifetimes.events[:end], 1):
-        if event > 0:
-            maker = lifetimes.makers[event]
-            live += lifetimes.sizes[event]
-        else:
-            live -= lifetimes.sizes[-event]
-        moments.append(Moment(index, live, maker.phase, maker.module, maker.op))
-    step = max(1, -(-len(moments) // points))
-    return tuple(max(moments[i : i + step], key=lambda moment: moment.bytes) for i in range(0, len(moments), step))

@@ -1,4 +1,4 @@
-"""Charts of a report: cost against size, cost against cost, ratios to the baseline, who holds the memory at the peak.
+"""Charts of a report: cost against size and cost, ratios to the baseline, who holds the peak, memory over the pass.
 
     charts_of(report) -> (charts, reasons)    every chart that has data, and why another one has none
     chart.draw(canvas) -> panels                altair charts, one per context (mode, dtype, ...)
@@ -38,6 +38,7 @@ class Chart:
     """One figure: `key` names its files, `size` is the map's where it shows one of several ('' for all of them).
 
     `facts` is what the chart says in numbers: a head and rows of text (the exponents of lines); () where a table has them.
+    `choice` is what charts of one key differ in, `foot` stands under a figure.
     """
 
     key: str
@@ -47,15 +48,18 @@ class Chart:
     size: str = ""
     facts: tuple[tuple[str, ...], ...] = ()
     in_row: int = 0  # panels that belong side by side; 0: as many as the canvas has columns
+    choice: str = "Size"
+    facts_head: str = "As a table"
+    foot: str = ""
 
 
 def charts_of(report: Report, every_size: bool = False) -> tuple[list[Chart], list[str]]:
     """The charts, and a sentence for each kind that has no data. What shows one size shows the largest, or `every_size`."""
-    from attnprof.report.charts import fronts, holders, ratios, scaling
+    from attnprof.report.charts import fronts, holders, passes, ratios, scaling
 
     charts: list[Chart] = []
     reasons: list[str] = []
-    for kind in (scaling.charts, fronts.charts, ratios.charts, holders.charts):
+    for kind in (scaling.charts, fronts.charts, ratios.charts, holders.charts, passes.charts):
         found, missing = kind(report, every_size)
         charts += found
         reasons += missing
@@ -81,6 +85,9 @@ def together(chart: Chart, canvas: Canvas) -> dict[str, Any]:
     several = len(panels) > 1
     views = [panel.chart.properties(title=panel.title) if several and panel.title else panel.chart for panel in panels]
     drawn = altair.concat(*views, columns=columns_in(chart.in_row, canvas), spacing=1.5 * canvas.font) if several else views[0]
+    if chart.foot:
+        foot = altair.TitleParams(chart.foot, orient="bottom", fontWeight="normal", fontSize=canvas.font)
+        drawn = drawn.properties(title=foot)
     return _spec(drawn.properties(description=" ".join(panel.said for panel in panels)), canvas)
 
 

@@ -88,7 +88,14 @@ def _chart(metric: Metric, found: Sequence[tuple[Context, list[Line]]], series: 
     if any(one.low is not None for one in readings):
         caption += " Bands are 95 % intervals."
     caption += "".join(_left_out(context, metric, len(found) > 1) for context, _ in found)
-    return Chart(metric.key.replace("_", "-"), caption.partition(",")[0], caption, draw, facts=_facts(found, metric))
+    return Chart(
+        metric.key.replace("_", "-"),
+        caption.partition(",")[0],
+        caption,
+        draw,
+        facts=_facts(found, metric),
+        facts_head="The exponents",
+    )
 
 
 def _left_out(context: Context, metric: Metric, several: bool) -> str:

@@ -17,6 +17,7 @@ from attnprof.errors import UsageError
 from attnprof.report.charts import Canvas, Chart, charts_of, spec_of
 from attnprof.report.charts.axes import config
 from attnprof.report.json import data
+from attnprof.report.page.packed import packed
 from attnprof.report.page.parts import crosschecks, glance, surroundings, tables_of
 from attnprof.report.page.summary import facts, failures, sentences
 from attnprof.report.table import Report
@@ -36,7 +37,8 @@ def render(report: Report) -> str:
     import jinja2
 
     charts, reasons = charts_of(report, every_size=True)
-    groups, panels = _drawn(charts)
+    groups, specs = _drawn(charts)
+    shared, panels = packed(specs)
     themes = {name: config(canvas, _FONT) for name, canvas in _THEMES.items()}
     script, style, bundle = _text("page.js"), _text("page.css"), _bundle()
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -54,7 +56,7 @@ def render(report: Report) -> str:
         reasons=reasons,
         notes=report.notes,
         surroundings=surroundings(report),
-        charts_json=_embedded({"panels": panels, "themes": themes}),
+        charts_json=_embedded({"specs": shared, "panels": panels, "themes": themes}),
         data_json=_embedded(data(report.records, report.name)),
         bundle=bundle,
         script=script,
@@ -73,7 +75,8 @@ def _drawn(charts: list[Chart]) -> tuple[list[dict[str, Any]], list[dict[str, An
             panels.append({"title": panel.title, "said": panel.said, "number": len(specs)})
             specs.append(spec)
         variant = {"size": chart.size, "caption": chart.caption, "panels": panels, "facts": chart.facts}
-        group = groups.setdefault(chart.key, {"key": chart.key, "title": chart.title, "variants": []})
+        words = {"key": chart.key, "title": chart.title, "choice": chart.choice, "facts_head": chart.facts_head}
+        group = groups.setdefault(chart.key, {**words, "variants": []})
         group["variants"].append(variant)
     return list(groups.values()), specs
 

@@ -1,5 +1,5 @@
 "use strict";
-// Tables sort and filter, charts are drawn when they come into view, in the colours that the system asks for.
+// Tables sort and filter, charts are drawn when they come into view or go to paper, in the colours that the system asks for.
 
 const COLLATOR = new Intl.Collator("en", { numeric: true });
 
@@ -57,9 +57,26 @@ function showMatching() {
 filter.parentElement.hidden = false;
 filter.addEventListener("input", showMatching);
 
-const { panels, themes } = JSON.parse(document.getElementById("attnprof-charts").textContent);
+const { specs, panels, themes } = JSON.parse(document.getElementById("attnprof-charts").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const drawn = new Map(); // element -> what vega-embed gave, to be let go before it is drawn again
+
+// A panel's Vega-Lite: a spec that several panels share, and its own rows, which stand in the page column by column.
+function specOf({ spec, said, rows }) {
+  const datasets = {};
+  for (const [name, columns] of Object.entries(rows)) {
+    if (Array.isArray(columns)) {
+      datasets[name] = columns;
+      continue;
+    }
+    const fields = Object.entries(columns).map(([field, column]) => [
+      field,
+      Array.isArray(column) ? column : column.at.map((i) => column.of[i]),
+    ]);
+    datasets[name] = fields[0][1].map((_, i) => Object.fromEntries(fields.map(([field, values]) => [field, values[i]])));
+  }
+  return { ...specs[spec], description: said, datasets };
+}
 
 // `ast` has vega interpret its expressions, so that the page's policy need not allow eval.
 async function draw(element) {
@@ -73,7 +90,7 @@ async function draw(element) {
     config: dark.matches ? themes.dark : themes.light,
   };
   drawn.get(element)?.finalize();
-  drawn.set(element, await vegaEmbed(element, panels[Number(element.dataset.panel)], options));
+  drawn.set(element, await vegaEmbed(element, specOf(panels[Number(element.dataset.panel)]), options));
 }
 
 const watcher = new IntersectionObserver(
@@ -88,6 +105,16 @@ const watcher = new IntersectionObserver(
   { rootMargin: "600px" },
 );
 document.querySelectorAll(".drawing").forEach((element) => watcher.observe(element));
+
+// Nobody scrolls paper: what has not come into view is drawn before the page is printed.
+addEventListener("beforeprint", () => {
+  for (const element of document.querySelectorAll(".drawing")) {
+    if (!drawn.has(element) && element.checkVisibility()) {
+      watcher.unobserve(element);
+      draw(element);
+    }
+  }
+});
 dark.addEventListener("change", () => [...drawn.keys()].forEach(draw));
 
 for (const article of document.querySelectorAll("article.chart")) {
@@ -95,8 +122,12 @@ for (const article of document.querySelectorAll("article.chart")) {
   if (select) {
     const variants = [...article.querySelectorAll(".variant")];
     const choose = () => variants.forEach((each, i) => { each.hidden = i !== Number(select.value); });
+    const change = () => {
+      choose();
+      dispatchEvent(new Event("resize")); // a chart as wide as its place looks how wide that is
+    };
     select.parentElement.hidden = false;
-    select.addEventListener("change", choose);
+    select.addEventListener("change", change);
     choose();
   }
 }
