@@ -35,7 +35,6 @@ from attnprof.records import Case, case_from_json
 
 Order = Mapping[str, Any]
 Say = Callable[[dict[str, Any]], None]
-_WARMUP_S = 1.0
 
 
 class ForeignCodeError(AttnprofError):
@@ -121,7 +120,7 @@ def _serve(case: Case, request: Order, order: Order, lines: Iterator[str], say: 
         gc.freeze()
         stack.enter_context(conditions(case))
         turns = measure.Turns(lambda _: None, lambda _: 0.0, time.monotonic())
-        measure.warm_up(member, plan, turns, flush.run, _WARMUP_S)
+        measure.warm_up(member, plan, turns, flush.run, request["warmup_s"])
         begun = {"converged": member.converged, "estimate_s": member.estimate_s, "warnings": list(flush.warnings)}
         machine = device.environment(case.device) | {"flags": device.flags(), "flush_bytes": flush.bytes}
         say({"event": "ready", "environment": machine} | begun)

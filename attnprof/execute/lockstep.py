@@ -36,12 +36,13 @@ _UNCOUNTED = 5  # rounds before those that count: one side was warmed up while t
 class Sampling:
     """How one pair samples one case: rounds until the interval of its ratio is narrow or the time is over. Seconds, bytes.
 
-    min_rounds: fewer than these are no measurement. timeout_s: for every answer of a child. memory_bytes: what each of the two
-    children may allocate on the CPU, None for its half of what the machine has available.
+    min_rounds: fewer than these are no measurement. warmup_s: of either side, at most. timeout_s: for every answer of a child.
+    memory_bytes: what each of the two children may allocate on the CPU, None for its half of what the machine has available.
     """
 
     min_rounds: int = 10
     max_rel_ci: float = 0.005
+    warmup_s: float = 1.0
     timeout_s: float = 300.0
     memory_bytes: int | None = None
     seed: int = 0
@@ -164,7 +165,7 @@ def _time_case(
 ) -> Found:
     """Prepare a case on one side after the other, then rounds of both."""
     request = {"do": "prepare", "case": to_json(localised(case, head)), "seed": sampling.seed + number}
-    request["timeout_s"] = sampling.timeout_s
+    request |= {"timeout_s": sampling.timeout_s, "warmup_s": sampling.warmup_s}
     broken: list[SideError] = []
     ready: dict[str, dict[str, Any]] = {}
     waits_s = sampling.timeout_s if case.device == "cpu" else max(sampling.timeout_s, _START_S)  # for the lock of a GPU
