@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from attnprof import plan
 from attnprof.errors import SpecError
-from attnprof.gate import promises
+from attnprof.gate import orders, points, promises
 from attnprof.gate.baseline import Point, point_of_case
 from attnprof.gate.rows import Outcome, Reason, Row, exit_code
 from attnprof.records import Case
@@ -351,6 +351,58 @@ def test_a_slope_is_fitted_where_no_form_is_kept() -> None:
     assert exit_code(judged("order(macs(ccnet[recurrence=1]), N) <= 1.94")) == 1
     assert exit_code(judged("order(macs(ccnet[recurrence=1]), N) >= 2.06")) == 1
     assert exit_code(judged("order(macs(ccnet[recurrence=1]), C) == 1")) == 0
+
+
+@pytest.mark.parametrize(
+    ("op", "limits"),  # what holds of a slope of 2.000 that is fitted: at 1.9, 1.96, 2, 2.04 and 2.1
+    [("<", "....#"), ("<=", ".####"), ("==", ".###."), (">=", "####."), (">", "#....")],
+)
+def test_what_a_fitted_slope_cannot_tell_apart_is_equal(op: str, limits: str) -> None:
+    for limit, holds in zip((1.9, 1.96, 2, 2.04, 2.1), limits, strict=True):
+        rows = judged(f"order(macs(ccnet[recurrence=1]), N) {op} {limit}")
+        assert exit_code(rows) == (0 if holds == "#" else 1), (op, limit)
+        assert rows[0].sentence.endswith("(fitted: within 0.05 counts as equal)")
+
+
+MIX = """
+from torch import nn
+class Mix(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 128, 1)
+        self.one = nn.Conv2d(channels, 1, 1)
+    def forward(self, x):
+        y = self.one(x).flatten(2)
+        return self.conv(x), y.transpose(1, 2) @ y
+class Fixed(Mix):
+    def forward(self, x):
+        return super().forward(x[:, :, :33, :33].reshape(len(x), -1, x.shape[2], x.shape[3]))
+"""
+
+
+def test_an_order_is_traced_at_multiples_whatever_the_lower_terms_weigh(tmp_path: Path) -> None:
+    """The slope from 16x16 to 32x32 is 1.007, which <= 1 would take for true; the fixture says 2."""
+    (tmp_path / "mix.py").write_text(MIX)
+    text = f"""
+input: {{channels: 128, hw: [16x16, 32x32]}}
+modes: inference
+mechanisms: [{{import: "{tmp_path}/mix.py:Mix", as: mix}}, {{import: "{tmp_path}/mix.py:Fixed", as: fixed}}]
+claims: ["order(macs(mix), N) <= 1", "order(macs(mix), N) == 2", "order(macs(fixed), N) <= 1.1"]
+"""
+    parsed = parse_text(text, "own.yaml")
+    cases = plan.expand(parsed, "none")
+    counted = points.count(cases)
+    found = [promises.instances(promise, cases) for promise in parsed.claims]
+    traced = orders.find([each for some in found for each in some], counted, 60.0)
+    rows = [
+        row
+        for promise, some in zip(parsed.claims, found, strict=True)
+        for row in promises.judge(promise, some, counted, traced)
+    ]
+    assert [row.outcome for row in rows] == [Outcome.REGRESSED, Outcome.PASS, Outcome.PASS]
+    assert "is 2, exactly, by " in rows[0].sentence
+    assert "multiples of 1x128x16x16, the largest " in rows[0].sentence
+    assert "the slope over 2 sizes from N = 256 to 1,024 (fitted" in rows[2].sentence, "it takes no other size"
 
 
 def test_a_kept_form_answers_inside_its_domain_only() -> None:

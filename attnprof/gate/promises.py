@@ -18,7 +18,7 @@ from typing import Any
 from attnprof.errors import UntraceableError
 from attnprof.gate.baseline import Point
 from attnprof.gate.rows import CLAIMS, Outcome, Reason, Row
-from attnprof.profiling.growth import MARGIN, Growth, over_cases
+from attnprof.profiling.growth import MARGIN, Growth, of_form, over_sizes, size_of
 from attnprof.records import Case
 from attnprof.report.text import clean
 from attnprof.spec.promises import Arithmetic, Condition, Joined, Metric, Number, Promise, Term, Test
@@ -37,6 +37,9 @@ _ARITHMETIC: Mapping[str, Callable[[Fraction, Fraction], Fraction]] = {
     "*": operator.mul,
     "/": operator.truediv,
 }
+
+
+Orders = Mapping[tuple[str, str, str], Growth]  # by (key of the smallest case, metric, variable), from traces (`orders.py`)
 
 
 @dataclass(frozen=True)
@@ -101,15 +104,20 @@ def _test(test: Test, case: Case, about: str) -> bool:
     return _COMPARE[test.op]({**known, **words}[test.name], test.value)
 
 
-def judge(promise: Promise, found: Sequence[Instance], points: Mapping[str, Point]) -> list[Row]:
-    """A row per application; one that says so where there is none. `points` by case key."""
+def smallest(cases: Sequence[Case]) -> Case:
+    """The case whose multiples an order is traced at."""
+    return min(cases, key=lambda case: (case.shape.height * case.shape.width, case.shape.channels, case.shape.batch, case.key))
+
+
+def judge(promise: Promise, found: Sequence[Instance], points: Mapping[str, Point], orders: Orders | None = None) -> list[Row]:
+    """A row per application; one that says so where there is none. `points` by case key; `orders`: those that were traced."""
     if not found:
         told = f"claim '{promise.text}': no case of the spec is what it is about, so that it says nothing"
         return [_row(promise, Reason.NOTHING_SELECTED, Outcome.MISMATCH, told)]
-    return [_judged(each, points) for each in found]
+    return [_judged(each, points, orders or {}) for each in found]
 
 
-def _judged(instance: Instance, points: Mapping[str, Point]) -> Row:
+def _judged(instance: Instance, points: Mapping[str, Point], orders: Orders) -> Row:
     promise, of = instance.promise, [points[case.key] for cases in instance.cases.values() for case in cases]
     about = points[instance.first.key]
     failed = next((point for point in of if point.status != "ok"), None)
@@ -122,7 +130,7 @@ def _judged(instance: Instance, points: Mapping[str, Point]) -> Row:
         for each in promise.metrics:
             label = each.label or instance.about
             name = f"{each.text} of {label}" if each.label is None else each.text
-            values[name] = _value(each, instance.cases[label], points)
+            values[name] = _value(each, instance.cases[label], points, orders)
     except UntraceableError as error:
         told = f"claim '{promise.text}' cannot be judged for {instance.about}: {error}"
         return _row(promise, Reason.NOTHING_SELECTED, Outcome.MISMATCH, told, about)
@@ -133,10 +141,13 @@ def _judged(instance: Instance, points: Mapping[str, Point]) -> Row:
         told = f"claim '{promise.text}' cannot be judged for {about.name}: it divides by zero"
         return _row(promise, Reason.NOTHING_SELECTED, Outcome.MISMATCH, told, about)
     fitted = any(isinstance(value, Growth) and not value.exact for value in values.values())
-    holds = _holds(promise.op, left, right, MARGIN if fitted else Fraction(0))
+    margin = MARGIN if fitted else Fraction(0)
+    holds = _holds(promise.op, left, right, margin)
     where = f"{about.label} {_point(promise, instance.first, about)}"
     named = "; ".join(f"{name} is {_shown(value)}" for name, value in values.items())
     told = f"{where}: claim '{promise.text}' {'holds' if holds else 'is false'}: {named}"
+    if margin:
+        told += f" (fitted: within {float(margin):g} counts as equal)"
     outcome = (Reason.CLAIM_HOLDS, Outcome.PASS) if holds else (Reason.CLAIM_FALSE, Outcome.REGRESSED)
     row = _row(promise, *outcome, told, about, right, left)
     return replace(row, point=_point(promise, instance.first, about))
@@ -153,12 +164,13 @@ def _point(promise: Promise, case: Case, about: Point) -> str:
     return about.text.replace(about.shape, "x".join(kept), 1)
 
 
-def _value(metric: Metric, cases: Sequence[Case], points: Mapping[str, Point]) -> Fraction | Growth:
-    if metric.variable:
-        return over_cases(
-            cases, metric.metric, metric.variable, {case.key: points[case.key].metrics[metric.metric] for case in cases}
-        )
-    return Fraction(points[cases[0].key].metrics[metric.metric])
+def _value(metric: Metric, cases: Sequence[Case], points: Mapping[str, Point], orders: Orders) -> Fraction | Growth:
+    """A count, or an order: by the kept form, else as it was traced, else the slope over the sizes of the cases."""
+    name, variable = metric.metric, metric.variable
+    if not variable:
+        return Fraction(points[cases[0].key].metrics[name])
+    found = of_form(cases, name, variable) or orders.get((smallest(cases).key, name, variable))
+    return found or over_sizes({size_of(case, variable): points[case.key].metrics[name] for case in cases}, name, variable)
 
 
 def _number(value: Fraction | Growth) -> Fraction:
@@ -175,10 +187,8 @@ def _term(term: Term, about: str, values: Mapping[str, Fraction]) -> Fraction:
 
 
 def _holds(op: str, left: Fraction, right: Fraction, margin: Fraction) -> bool:
-    """Compared with `margin` in favour of the claim: a fitted slope is no exact exponent."""
-    if op == "==":
-        return abs(left - right) <= margin
-    return _COMPARE[op](left, right + margin if op in ("<", "<=") else right - margin)
+    """Compared where what differs by no more than `margin` is equal: a fitted slope is no exact exponent."""
+    return _COMPARE[op](Fraction(0) if abs(left - right) <= margin else left - right, 0)
 
 
 def _shown(value: Fraction | Growth) -> str:

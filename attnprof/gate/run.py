@@ -13,7 +13,7 @@ from attnprof import plan
 from attnprof.errors import AttnprofError, NothingSelectedError
 from attnprof.execute.options import Listener
 from attnprof.gate import baseline as baselines
-from attnprof.gate import judge, points, promises
+from attnprof.gate import judge, orders, points, promises
 from attnprof.gate.baseline import Baseline, Made, Point
 from attnprof.gate.outputs import Result
 from attnprof.gate.rows import CLAIMS, EXACT, RATIO, TIME, Outcome, Reason, Row
@@ -124,8 +124,9 @@ def run(
         notes += _notes(asked, chosen, rows)
     if CLAIMS in asked.classes and not asked.spec.claims:
         rows.append(Row(CLAIMS, Reason.NOTHING_SELECTED, Outcome.MISMATCH, f"{asked.spec.name}: the spec makes no claims"))
+    traced = orders.find([each for _, found in chosen.claims for each in found], counted, asked.timeout_s)
     for promise, found in chosen.claims:
-        rows += promises.judge(promise, found, counted)
+        rows += promises.judge(promise, found, counted, traced)
     for kind in (RATIO, TIME):
         if kind in asked.classes and measured is not None and kind in measured:
             rows += _measured(kind, measured[kind])

@@ -41,7 +41,7 @@ class Growth:
     """The exponent of a count in a variable.
 
     exact: by a closed form (`order`) or by equal differences; else a fitted slope. sizes: what it was found over, rising:
-    multiples, or values of the variable.
+    multiples of `of` (such as '1x64x33x33'), or values of the variable where that is ''.
     """
 
     variable: str
@@ -49,12 +49,16 @@ class Growth:
     exact: bool
     sizes: tuple[int, ...] = ()
     order: str = ""
+    of: str = ""
 
     @property
     def text(self) -> str:
-        """'2, by the closed form O(N**2)', or '1.937, the slope over 3 sizes from N = 81 to 1,089'."""
+        """'2, by the closed form O(N**2)', '2, exactly, ...', or '1.937, the slope over 3 sizes from N = 81 to 1,089'."""
         if self.order:
             return f"{self.exponent:g}, by the closed form {self.order}"
+        if self.of:
+            how = "exactly, by" if self.exact else "the slope over"
+            return f"{self.exponent:g}, {how} {len(self.sizes)} multiples of {self.of}, the largest {self.sizes[-1]}"
         over = f"{len(self.sizes)} sizes from {self.variable} = {self.sizes[0]:,} to {self.sizes[-1]:,}"
         return f"{self.exponent:.3f}, the slope over {over}"
 
@@ -72,16 +76,6 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
     logs = [(math.log(x), math.log(y)) for x, y in points]
     middle_x, middle_y = (sum(each[axis] for each in logs) / len(logs) for axis in (0, 1))
     return sum((x - middle_x) * (y - middle_y) for x, y in logs) / sum((x - middle_x) ** 2 for x, _ in logs)
-
-
-def over_cases(cases: Sequence[Case], metric: str, variable: str, values: Mapping[str, int]) -> Growth:
-    """The growth of one mechanism's metric in N, C, B or T: by its kept form, else over the sizes of the cases.
-
-    `cases` differ in that size only; `values` by case key. Raises UntraceableError where neither gives it.
-    """
-    return of_form(cases, metric, variable) or over_sizes(
-        {_size(case, variable): values[case.key] for case in cases}, metric, variable
-    )
 
 
 def of_form(cases: Sequence[Case], metric: str, variable: str) -> Growth | None:
@@ -109,7 +103,8 @@ def over_sizes(counts: Mapping[int, int], metric: str, variable: str) -> Growth:
     return Growth(variable, slope([(float(size), float(counts[size])) for size in sizes]), False, sizes)
 
 
-def _size(case: Case, variable: str) -> int:
+def size_of(case: Case, variable: str) -> int:
+    """N = H*W, C, B or T of a case."""
     shape = case.shape
     sizes = {"N": shape.height * shape.width, "C": shape.channels, "B": shape.batch, "T": shape.frames}
     return sizes[variable]
