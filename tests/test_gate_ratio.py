@@ -94,6 +94,35 @@ def _baseline(pairs: Sequence[Any], stored: Ratios | None) -> baseline.Baseline:
     return baseline.Baseline("own", baseline.Made("0", "2.13", "0"), points, ratios=stored)
 
 
+def judged_by(sample: ratio_run.Sampler) -> Row:
+    """The row of one case that is held at 2.0, whatever times it."""
+    (pair,) = pairs_of([REFERENCE, case("mine")], "se", ratio_class.traced_keys([REFERENCE, case("mine")]))
+    stored = Ratios("This CPU", "2.13", {pair.key: HELD})
+    (row,) = ratio_class.rows([pair], _baseline([pair], stored), "b.json", lambda: HERE, sample, Options())
+    return row
+
+
+def test_fewer_processes_than_the_least_decide_nothing() -> None:
+    """What is left of a budget that ends early."""
+    whole = Sampler({"mine": [*SLOWER, *SLOWER, *SLOWER]})
+    row = judged_by(lambda cases, processes, first, left_s: whole(cases, 1 if first else 2, first, left_s))
+    assert (row.reason, row.outcome) == (Reason.CI_TOO_WIDE, Outcome.WARN)
+    assert row.detail["found"]["ratio"]["processes"] == 4
+
+
+def test_what_fails_where_it_is_measured_again_has_failed() -> None:
+    whole = Sampler({"mine": [*SLOWER, *SLOWER]})
+
+    def sample(cases: Sequence[Case], processes: int, first: int, left_s: float | None) -> Iterable[Record]:
+        for record in whole(cases, processes, first, left_s):
+            failed = first > 0 and record.case.label == "mine"
+            yield replace(record, status="crashed", detail="killed by SIGKILL", timing=None) if failed else record
+
+    row = judged_by(sample)
+    assert (row.reason, row.outcome) == (Reason.FAILED, Outcome.FAILED)
+    assert row.sentence.endswith("and measured again, mine: crashed: killed by SIGKILL")
+
+
 # --- the rule
 
 
@@ -152,7 +181,7 @@ def test_a_regression_is_confirmed_by_a_fresh_measurement_of_that_pair_only() ->
     assert (rows["mine"].reason, rows["mine"].outcome) == (Reason.CLEAR_GAP, Outcome.REGRESSED)
     assert rows["eca"].outcome is Outcome.PASS
     assert sample.asked == [(("se", "mine", "eca"), 5, 0), (("se", "mine"), 5, 15)], "no seed twice"
-    assert "more than 5 % above, confirmed by 5 more processes (2.4)" in rows["mine"].sentence
+    assert "above 2.21, the stored upper bound and 5 % (+10 %), confirmed by 5 more processes (2.4)" in rows["mine"].sentence
     assert rows["mine"].detail["found"]["again"]["verdict"] == REGRESSED
     json.dumps(dict(rows["mine"].detail), allow_nan=False)
 

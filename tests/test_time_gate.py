@@ -229,9 +229,34 @@ def test_what_fails_costs_its_own_row(broken: Broken, reason: Reason, outcome: O
 
 
 def test_a_failure_while_confirming_confirms_nothing() -> None:
-    rows, _ = rows_of({"a": [*SLOWER, failing(HEAD)]})
+    rows, _ = rows_of({"a": [*SLOWER, failing(BASE)]})
     assert (rows["a"].reason, rows["a"].outcome) == (Reason.NOT_CONFIRMED, Outcome.WARN)
-    assert "measured again, head fails: error" in rows["a"].sentence
+    assert "measured again, base fails: error" in rows["a"].sentence
+
+
+def test_head_that_fails_while_it_is_confirmed_has_failed() -> None:
+    rows, _ = rows_of({"a": [*SLOWER, failing(HEAD)]})
+    assert (rows["a"].reason, rows["a"].outcome) == (Reason.FAILED, Outcome.FAILED)
+    assert "and fails where it is measured again: error: ValueError: no such luck" in rows["a"].sentence
+
+
+@pytest.mark.parametrize(("ratio", "outcome"), [(1.0, Outcome.PASS), (1.3, Outcome.WARN)])
+def test_many_points_share_the_budget(ratio: float, outcome: Outcome) -> None:
+    """40 points whose pairs take 5 s to start and 2 s each beside sampling: 600 s are enough for five pairs, not for ten."""
+    now, asked = [0.0], []
+
+    def sample(cases: Sequence[Case], number: int, sample_s: float, deadline: float) -> dict[str, Found]:
+        asked.append(sample_s)
+        now[0] += 5 + len(cases) * (2 + sample_s)
+        return {each.key: Sampled((0.01,) * 10, (0.01 * ratio,) * 10) for each in cases}
+
+    judged = judge([case(f"m{n}") for n in range(40)], sample, Options(), None, lambda: now[0])
+    rows = [row_of(each, RULE, "warn", "", {}) for each in judged]
+    assert {row.outcome for row in rows} == {outcome}
+    assert now[0] <= 620
+    if outcome is Outcome.PASS:
+        assert len(asked) == 5
+    assert min(asked) < max(asked), "later pairs sample for what the first one leaves"
 
 
 def test_rows_are_plain_json_inside() -> None:
@@ -669,7 +694,7 @@ measure: {device: cpu}
         ([1.0] * 3, ("--min-processes", "3"), 0, "3 pairs of processes"),
         ([failing(HEAD)], (), 5, "no such luck"),
         ([failing(BASE)], ("--on-inconclusive", "fail"), 4, "BASE_FAILED"),
-        ([failing(BASE, absent=True)], (), 0, "NEW_POINT"),
+        ([failing(BASE, absent=True)], (), 3, "NEW_POINT"),  # it alone: nothing was compared
         ([], ("--base-ref", "nowhere"), 2, "'nowhere' names no commit"),
         ([], ("--confidence", "1.5"), 2, "--confidence 1.5"),
         ([], ("--tol", "latency=+3"), 2, "latency"),

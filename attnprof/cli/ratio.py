@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attnprof.cli.progress import Listener, say
 from attnprof.cli.timing import measured_cases, measured_options
 from attnprof.errors import NothingSelectedError, UsageError
+from attnprof.records import NOT_MEASURED_BUDGET
 
 if TYPE_CHECKING:
     from attnprof.gate.ratios import Ratios
@@ -51,7 +52,7 @@ def ratios(asked: Asked, chosen: Plan, options: Mapping[str, Any], listener: Lis
 
 
 def measured_ratios(spec: Spec, options: Mapping[str, Any], listener: Listener, path: Path) -> tuple[Ratios | None, bool]:
-    """(the ratios of a spec, whether a case failed), for a baseline; None where it has none, which is said on stderr."""
+    """(the ratios of a spec, whether one is missing), for a baseline; None where it has none, which is said on stderr."""
     from attnprof.gate import forecast, ratio_class, ratio_run
     from attnprof.profiling import provenance
 
@@ -73,14 +74,24 @@ def measured_ratios(spec: Spec, options: Mapping[str, Any], listener: Listener, 
         say(f"timing {count} to the baseline in {PROCESSES} processes: at most {bound} of sampling (--exact-only: none)")
     sample = ratio_run.sampler(spec.baseline or "", spec.measure.budget_s, options["timeout"], listener)
     points = ratio_run.measure(pairs, sample, PROCESSES, spec.measure.run_budget_s)
-    failed = False
+    lost = False
     for point in points.values():
         what = f"{point.pair.case.label} {point.pair.case.shape.text()} {point.pair.case.mode}"
         if point.failed is not None:
-            failed = True
+            lost = True
             label, status, detail = point.failed
             say(f"warning: {what}: no ratio: {label}: {status}: {' '.join(detail.split())[:300]}")
         elif point.ratio() is None:
-            say(f"warning: {what}: no ratio: {point.why or 'too few processes timed it'}")
+            lost = True
+            say(f"warning: {what}: no ratio: {point.why or 'too few processes timed it'}{_more_time(point.why, spec)}")
     found = ratio_run.section(points.values(), model, provenance.torch_release())
-    return (found if found.points else None), failed
+    return (found if found.points else None), lost
+
+
+def _more_time(why: str, spec: Spec) -> str:
+    """What to do about a budget that is too small: that of the run is for all processes together."""
+    if NOT_MEASURED_BUDGET not in why or spec.measure.run_budget_s is None:
+        return ""
+    return (
+        f" (--set measure.run_budget_s={PROCESSES * spec.measure.run_budget_s:g}: it is for all {PROCESSES} processes together)"
+    )

@@ -104,21 +104,26 @@ def _finding(pair: Pair, held: Held, found: Found, options: Any, inconclusive: O
         told = f"ratio not compared: timed with {found.threads} threads, in the baseline with {held.threads}"
         return Reason.ENV_MISMATCH, Outcome.MISMATCH, told
     said, allowed = change(held, found.ratio), f"{100 * options.tolerance:g} %"
+    most = held.high * (1 + options.tolerance)
+    limit = f"{most:.3g}, the stored upper bound and {allowed} ({100 * (most / held.ratio - 1):+.0f} %)"
     if found.verdict == REGRESSED:
         if not options.confirm:
-            return Reason.CLEAR_GAP, Outcome.REGRESSED, f"{said}, more than {allowed} above"
+            return Reason.CLEAR_GAP, Outcome.REGRESSED, f"{said}, above {limit}"
+        if found.again is not None and found.again.failed is not None:
+            label, status, detail = found.again.failed
+            more = f"measured again, {label}: {status}: {' '.join(detail.split())[:_DETAIL]}"
+            return Reason.FAILED, Outcome.FAILED, f"{said}, and {more}"
         again = found.again.ratio if found.again is not None else None
         if found.again is not None and again is not None and found.again.verdict == REGRESSED:
-            told = f"{said}, more than {allowed} above, confirmed by {again.processes} more processes ({again.value:.3g})"
+            told = f"{said}, above {limit}, confirmed by {again.processes} more processes ({again.value:.3g})"
             return Reason.CLEAR_GAP, Outcome.REGRESSED, told
         second = "could not be measured again" if again is None else f"measured again {_interval(again)}"
         return Reason.NOT_CONFIRMED, inconclusive, f"{said}, not confirmed: {second}"
     if found.verdict == PASSED:
         if lower(found.ratio, held, options.tolerance):
             return Reason.LOWER, Outcome.IMPROVED, f"{said}, lower"
-        return Reason.WITHIN_TOL, Outcome.PASS, f"{said}, within {allowed}"
-    limit = f"{held.high * (1 + options.tolerance):.3g}"
-    return Reason.CI_TOO_WIDE, inconclusive, f"{said}, undecided: the interval holds {limit}, which is {allowed} above"
+        return Reason.WITHIN_TOL, Outcome.PASS, f"{said}, not above {limit}"
+    return Reason.CI_TOO_WIDE, inconclusive, f"{said}, undecided: the interval holds {limit}"
 
 
 def change(held: Held, found: stats.Ratio) -> str:

@@ -149,7 +149,7 @@ def _stage(
         _take(waiting, sample, min(options.min_processes, options.max_processes - number), first + number, left_s)
         for point in waiting:
             ratio = point.ratio(_two_sided(options))
-            if ratio is not None and point.failed is None:
+            if ratio is not None and ratio.processes >= options.min_processes and point.failed is None:
                 point.verdict = decide(ratio, stored[point.pair.key], options.tolerance)
     return points
 

@@ -63,6 +63,10 @@ class Reason(StrEnum):
     INTERRUPTED = "INTERRUPTED"
 
 
+_SHORT = (Reason.BUDGET, Reason.CI_TOO_WIDE, Reason.THROTTLED)
+_EMPTY = (Reason.NEW_POINT, Reason.FAILED_BEFORE, Reason.BASE_FAILED, Reason.NOT_MEASURED)
+
+
 @dataclass(frozen=True)
 class Row:
     """One verdict.
@@ -86,6 +90,11 @@ class Row:
     line: int = 0
     column: int = 0
     detail: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def compares(self) -> bool:
+        """Whether anything was held against anything: not of a point that is new, failed on both sides, or was not measured."""
+        return self.reason not in _EMPTY and not (self.reason in _SHORT and self.after is None)
 
     @property
     def fails(self) -> bool:

@@ -16,7 +16,7 @@ from attnprof.gate import baseline as baselines
 from attnprof.gate import judge, orders, points, promises
 from attnprof.gate.baseline import Baseline, Made, Point
 from attnprof.gate.outputs import Result
-from attnprof.gate.rows import CLAIMS, EXACT, RATIO, TIME, Outcome, Reason, Row
+from attnprof.gate.rows import CLAIMS, EXACT, RATIO, TIME, Outcome, Reason, Row, exit_code
 from attnprof.records import Case
 from attnprof.spec import Spec
 from attnprof.spec.places import labels
@@ -131,6 +131,9 @@ def run(
         if kind in asked.classes and measured is not None and kind in measured:
             rows += _measured(kind, measured[kind])
     notes += _ratio_notes(asked, rows)
+    if rows and not exit_code(rows) and not any(row.compares for row in rows):
+        told = f"{asked.spec.name}: nothing was compared: every point is new, fails on both sides, or was not measured"
+        rows.append(Row(rows[0].kind, Reason.NOTHING_SELECTED, Outcome.MISMATCH, told))
     if not rows:
         raise NothingSelectedError(f"{asked.spec.name}: nothing was gated: no claim and no point is about what --match names.")
     return Result(
@@ -180,7 +183,7 @@ def _notes(asked: Asked, chosen: Plan, rows: Sequence[Row]) -> list[str]:
                 "for another spec, or from another folder, where the paths of your own code differ?"
             )
         stale = [row for row in rows if row.reason in (Reason.LOWER, Reason.NEW_POINT) and not row.fails]
-        if stale:
+        if stale and not any(row.fails for row in rows):  # saving anew would take regressions in without a reason
             only = " --exact-only" if chosen.baseline.ratios is None else ""
             found.append(
                 f"The baseline does not know {len(stale):,} of these numbers yet: "

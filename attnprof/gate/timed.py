@@ -78,6 +78,11 @@ def _finding(judged: Judged, rule: Rule, inconclusive: Outcome) -> tuple[Reason,
     found, allowed = judged.found, f"{100 * rule.tolerance:g} %"
     said = told(found, rule) if found is not None else "latency not measured"
     if judged.verdict == REGRESSED:
+        again = None if judged.confirming is None else judged.confirming.broken
+        if again is not None and HEAD in again.failures and BASE not in again.failures:
+            status, detail = again.failures[HEAD]
+            more = f"and fails where it is measured again: {status}: {' '.join(detail.split())[:_DETAIL]}"
+            return Reason.FAILED, Outcome.FAILED, f"{said}, {more}"
         if not judged.confirmed:
             return Reason.NOT_CONFIRMED, inconclusive, f"{said}, not confirmed: {_second(judged.confirming, rule)}"
         more = (

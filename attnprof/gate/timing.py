@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from attnprof import stats
 from attnprof.errors import UsageError
 from attnprof.execute.checkout import checkouts
 from attnprof.execute.lockstep import BASE, HEAD, Broken, Found, Sampled, Sampling, time_pair
@@ -26,7 +27,9 @@ from attnprof.records import Case
 _OWN = Path(__file__).resolve().parent  # attnprof may be what the repository holds
 _STEP = 2  # pairs between two looks: every look is a chance to be wrong
 _FIRST_SHARE = 0.6  # of the budget: the rest is for confirming
-SAMPLING_SHARE = 0.5  # of a pair's time: the rest goes into starting, building and warming up
+SAMPLING_SHARE = 0.5  # of the first pair's time: the rest goes into starting, building and warming up
+_LEAST_S = 0.05  # of rounds
+_USED = 0.9  # of the time that is left, by the pairs that are still wanted
 
 Sampler = Callable[[Sequence[Case], int, float, float], Mapping[str, Found]]  # cases, number, seconds per case, deadline
 
@@ -109,11 +112,12 @@ def judge(
     """Measure every case until it is decided, and once more where it came out as regressed."""
     tell, began = listener or (lambda _: None), clock()
     until = began + (_FIRST_SHARE if options.confirm else 1.0) * options.budget_s
-    first = _stage(cases, sample, options, until, "time", tell, clock)
+    end = began + options.budget_s
+    first = _stage(cases, sample, options, until, "time", tell, clock, end)
     flagged = [case for case in cases if first[case.key].verdict == REGRESSED]
     second: dict[str, _Point] = {}
     if options.confirm and flagged:
-        second = _stage(flagged, sample, options, began + options.budget_s, "confirm", tell, clock)
+        second = _stage(flagged, sample, options, end, "confirm", tell, clock, end)
     return [first[case.key].judged(options, second.get(case.key)) for case in cases]
 
 
@@ -144,6 +148,10 @@ class _Point:
                 self.sampled.append(found)
                 self.pairings.append(Pairing(found.base_s, found.head_s))
 
+    def leans(self, options: Options) -> bool:
+        """Whether it looks like a regression so far: that will have to be measured again."""
+        return bool(self.pairings) and stats.median([each.ratio for each in self.pairings]) > 1 + options.tolerance
+
     def estimate(self, options: Options) -> Estimate | None:
         """The ratio so far."""
         return estimate(self.pairings, options.confidence)
@@ -173,8 +181,13 @@ def _stage(
     name: str,
     tell: Listener,
     clock: Callable[[], float],
+    end: float,
 ) -> dict[str, _Point]:
-    """Pairs of processes for whatever is undecided, until nothing is, or there were enough, or the time is over."""
+    """Pairs of processes for whatever is undecided, until nothing is, or there were enough, or the time is over.
+
+    The time is `until`, and what is left from there to `end` where nothing leans towards a regression, which would have to be
+    confirmed. What a pair takes beside sampling is seen in the first one; the others sample for what that leaves.
+    """
     points = {case.key: _Point(case) for case in cases}
     pairs_s = SAMPLING_SHARE * max(until - clock(), 0.0) / options.min_processes
     sample_s = min(options.sample_s, pairs_s / max(len(cases), 1))
@@ -196,6 +209,11 @@ def _stage(
             point.take(found.get(point.case.key))
             if point.broken is None and (look or number + 1 == options.max_processes):
                 point.verdict = decide(point.estimate(options), options.rule)
+        if not any(point.leans(options) for point in waiting):
+            until = end
+        if number + 1 < options.min_processes:
+            left_s = _USED * (until - clock()) / (options.min_processes - number - 1) / len(waiting)
+            sample_s = min(options.sample_s, max(left_s - (each_s - sample_s), _LEAST_S))
         done = sum(not point.waits for point in points.values())
         tell(Progress(name, done, len(points), waiting[-1].case, f"pair {number + 1} of at most {options.max_processes}"))
     return points
