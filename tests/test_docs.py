@@ -28,7 +28,7 @@ README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
 # Words in the documents that stand for a name of the reader's.
 STAND_INS = {"FAMILY", "NAME", "COMMAND", "DIR"}
 # What a run, a build or the reader makes.
-MADE = re.compile(r"reports/[^/.]+/|reports/NAME/|\.venv/|mine\.py|my\.yaml")
+MADE = re.compile(r"reports/[^/.]+/|reports/NAME/|\.venv/|mine\.py|my\.yaml|mine\.yaml")
 
 
 def blocks(path: Path, language: str) -> list[str]:
@@ -131,7 +131,7 @@ def test_pip_lines_name_what_the_project_needs() -> None:
 
 
 def test_the_spec_in_readme_is_valid_and_means_what_it_says() -> None:
-    _, text = blocks(README, "yaml")
+    _, text, _ = blocks(README, "yaml")
     spec = parse_text(text, "README.md")
     assert [entry.label for entry in spec.entries] == ["nonlocal", "ccnet", "mine"]
     assert dict(spec.entries[1].args) == {"recurrence": (1, 2, 3)}
@@ -152,7 +152,7 @@ def test_a_network_of_the_readers_own_takes_mechanisms_by_readmes_ten_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    text, _ = blocks(README, "yaml")
+    text, *_ = blocks(README, "yaml")
     assert len(text.splitlines()) == 10
     Path("my.yaml").write_text(text, encoding="utf-8")
     Path("net.py").write_text(NET, encoding="utf-8")
@@ -171,6 +171,25 @@ def test_the_module_of_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert status == 0
     assert "Who holds the memory at the peak" in out
     assert "softmax" not in out
+
+
+def test_the_gate_of_the_reader_passes_as_it_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = (block for block in blocks(README, "python") if "class Mine" in block)
+    *_, text = blocks(README, "yaml")
+    Path("mine.py").write_text(code, encoding="utf-8")
+    Path("mine.yaml").write_text(text, encoding="utf-8")
+    save, gate = (words for words in OURS if "mine.yaml" in words)
+    assert run_here(list(save))[0] == 0
+    status, out = run_here(list(gate))
+    assert status == 0, out
+    Path("mine.py").write_text(code.replace("3 * channels", "3 * channels, bias=False"), encoding="utf-8")
+    assert run_here(list(gate))[0] == 0, "less is no regression"
+    dearer = code.replace("return x + ", "x = x + self.qkv(x.flatten(2).mT).mean()\n        return x + ")
+    Path("mine.py").write_text(dearer, encoding="utf-8")
+    assert run_here(list(gate))[0] == 1
+    accept = next(words for words in OURS if words[:2] == ("baseline", "accept"))
+    assert run_here(list(accept))[0] == 0
 
 
 def test_the_python_example_prints_what_its_comments_say(tmp_path: Path) -> None:
