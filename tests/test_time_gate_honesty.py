@@ -19,7 +19,15 @@ from tests import interval_honesty, time_gate_honesty, time_gate_report
 
 def row(condition: str, index: int, ratios: str, low: float, outcome: str, reason: str, again: str = "") -> dict[str, Any]:
     found: dict[str, Any] = dict.fromkeys(time_gate_honesty.FIELDS, "")
-    found |= {"condition": condition, "index": index, "date": "2026-01-01", "cpu": "Example", "cores": 2, "torch": "2.13"}
+    found |= {
+        "code": time_gate_honesty.digest(time_gate_honesty.ROOT),
+        "condition": condition,
+        "index": index,
+        "date": "2026-01-01",
+        "cpu": "Example",
+        "cores": 2,
+        "torch": "2.13",
+    }
     found |= {"busy_share": 0.5, "seconds": 4.0, "base_s": 0.005, "head_s": 0.005, "ratio": 1.0, "low": low, "high": low + 0.1}
     found |= {"ratios": ratios, "outcome": outcome, "reason": reason, "again": again[:4], "again_ratios": again}
     return found
@@ -97,7 +105,25 @@ def test_a_gate_fills_the_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert float(found["low"]) <= float(found["ratio"]) <= float(found["high"])
 
 
-def test_a_gate_that_measured_nothing_is_no_result() -> None:
+def test_a_gate_that_measured_nothing_counts() -> None:
     unmeasured = row_of(Judged(time_gate_honesty.CASE, "undecided", None), timing.Options().rule, "warn", "", {})
-    with pytest.raises(ValueError, match="not measured"):
-        time_gate_honesty.row_of(unmeasured)
+    found = time_gate_honesty.row_of(unmeasured)
+    assert found == {"outcome": "warn", "reason": "CI_TOO_WIDE"}
+    rows = [row("slow", 0, "1.10 1.10 1.11 1.09 1.10", 1.08, "regressed", "CLEAR_GAP"), row("slow", 1, "", 0.0, **found)]
+    rows[1] |= {"ratio": ""}
+    text = time_gate_report.render([{name: str(value) for name, value in each.items()} for each in rows])
+    assert "| slow | at least 45 of 50 regressed | 1 of 2 regressed |" in text
+    assert "| outcomes | 1 regressed (CLEAR_GAP), 1 warn (CI_TOO_WIDE) |" in text
+
+
+def test_gates_of_other_code_are_not_gone_on_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def gate(condition: str, index: int) -> dict[str, Any]:
+        return row(condition, index, "1.01 0.99", 0.9, "pass", "WITHIN_TOL")
+
+    monkeypatch.setattr(time_gate_honesty, "gate", gate)
+    common = ["--out", str(tmp_path / "x.md"), "--same", "0", "--slow"]
+    assert time_gate_honesty.main([*common, "1"]) == 0
+    monkeypatch.setattr(time_gate_honesty, "digest", lambda _: "another")
+    assert time_gate_honesty.main([*common, "1", "--resume"]) == 0, "there is nothing to add: the report alone"
+    assert time_gate_honesty.main([*common, "2", "--resume"]) == 1
+    assert len(interval_honesty.load(tmp_path / "x.csv")) == 1

@@ -8,6 +8,8 @@ head, pairs of processes, verdicts, confirmation.
 
 Results are appended to a csv beside the report as they come in: `--resume` goes on after the last one, `--seconds` ends a
 slice. A target of 0 leaves a condition as it is. The report is made from the csv alone and written again after every slice.
+Every row has a digest of the files that measure and decide (`code`); rows of other code are not gone on with. A gate that
+measured nothing is a row as well.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import contextlib
 import csv
 import datetime as dt
+import hashlib
 import math
 import os
 import subprocess
@@ -56,8 +59,31 @@ class Mine(nn.Module):
         return x
 '''
 CASE = Case("mine.py:Mine", "mine", {}, Shape(1, 16, 32, 32), device="cpu", settings={"sdpa": "auto"})
+CODE = (
+    *("gate/timing.py", "gate/latency.py", "gate/timed.py", "execute/lockstep.py", "execute/side.py", "execute/checkout.py"),
+    *(
+        "lockstep_worker.py",
+        "profiling/measuring/measure.py",
+        "profiling/measuring/window.py",
+        "profiling/measuring/prepare.py",
+    ),
+)
 FIELDS = (
-    *("condition", "index", "date", "cpu", "cores", "torch", "load", "busy_share", "seconds", "outcome", "reason", "base_s"),
+    *(
+        "code",
+        "condition",
+        "index",
+        "date",
+        "cpu",
+        "cores",
+        "torch",
+        "load",
+        "busy_share",
+        "seconds",
+        "outcome",
+        "reason",
+        "base_s",
+    ),
     *("head_s", "ratio", "low", "high", "processes", "ratios", "again", "again_low", "again_processes", "again_ratios"),
 )
 
@@ -90,6 +116,7 @@ def gate(condition: str, index: int) -> dict[str, Any]:
         (found,) = time_rows([CASE], "HEAD", folder, options)
     busy = interval_honesty._share(before, interval_honesty._processor_times())
     return {
+        "code": digest(ROOT),
         "condition": condition,
         "index": index,
         "date": dt.datetime.now(tz=dt.UTC).strftime("%Y-%m-%d"),
@@ -99,14 +126,22 @@ def gate(condition: str, index: int) -> dict[str, Any]:
     }
 
 
+def digest(root: Path) -> str:
+    """Of the files of a checkout that measure and decide."""
+    found = hashlib.sha256()
+    for name in CODE:
+        found.update((root / "attnprof" / name).read_bytes())
+    return found.hexdigest()[:12]
+
+
 def row_of(found: Row) -> dict[str, Any]:
-    """What a gate's row says, in the fields of the csv. Raises ValueError for a gate that measured nothing."""
+    """What a gate's row says, in the fields of the csv; of one that measured nothing the outcome alone."""
     detail = found.detail
+    out: dict[str, Any] = {"outcome": found.outcome.value, "reason": found.reason.value}
     if detail["estimate"] is None:
-        raise ValueError(found.sentence)
+        return out
     environment, again = detail["environment"], detail.get("confirming")
-    out = {name: environment[name] for name in ("cpu", "cores", "torch")} | {"load": environment["load_1m"]}
-    out |= {"outcome": found.outcome.value, "reason": found.reason.value}
+    out |= {name: environment[name] for name in ("cpu", "cores", "torch")} | {"load": environment["load_1m"]}
     out |= {name: f"{detail['estimate'][name]:.6g}" for name in ("base_s", "head_s", "ratio", "low", "high")}
     out |= {"processes": detail["estimate"]["processes"], "ratios": _words(detail["ratios"])}
     if again is not None and again["estimate"] is not None:
@@ -122,7 +157,7 @@ def _words(ratios: Sequence[float]) -> str:
 def run(file: Path, targets: dict[str, int], seconds: float, burners: int) -> None:
     """Bring every condition to its target, appending each result as soon as it is there; stop once `seconds` have passed."""
     until = time.monotonic() + seconds
-    done = Counter(row["condition"] for row in load(file))
+    done = _done(file)
     for condition, target in targets.items():
         beside = burners if condition in ("same", "slow_busy") and done[condition] < target else 0
         with neighbours(beside, "steady"):
@@ -132,6 +167,12 @@ def run(file: Path, targets: dict[str, int], seconds: float, burners: int) -> No
                 row = gate(condition, index)
                 _append(file, row)
                 print(" ".join(f"{name}={row.get(name, '')}" for name in FIELDS if name in row), flush=True)
+
+
+def _done(file: Path) -> dict[str, int]:
+    """{condition: gates that are there}."""
+    found = Counter(row["condition"] for row in load(file))
+    return {condition: found[condition] for condition in time_gate_report.AIMS}
 
 
 def _append(file: Path, row: dict[str, Any]) -> None:
@@ -158,6 +199,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     file = out.with_suffix(".csv")
     if not options.resume:
         file.unlink(missing_ok=True)
+    other = {row["code"] for row in load(file)} - {digest(ROOT)}
+    if other and any(getattr(options, condition) > count for condition, count in _done(file).items()):
+        print(f"{file} has gates of other code ({', '.join(sorted(other))}): begin anew, without --resume", file=sys.stderr)
+        return 1
     run(file, {condition: getattr(options, condition) for condition in defaults}, options.seconds, options.burners)
     out.write_text(time_gate_report.render(load(file)), encoding="utf-8")
     print(f"wrote {out} and {file}", file=sys.stderr)
