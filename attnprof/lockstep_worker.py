@@ -63,7 +63,7 @@ def main(wire: int, parent: int) -> int:
             try:
                 _serve(case, request, order, lines, say)
             except BaseException as error:  # noqa: BLE001 - SystemExit of a user's module must not end the others' turn
-                say(worker.failure(case, error) | {"absent": is_absent(error, case)})
+                say(failed(error, case, order))
     return 0
 
 
@@ -164,6 +164,45 @@ def check_origin(order: Order) -> None:
                 f"'{name}' was imported from the working tree, {Path(file).relative_to(home)}, not from the base: install the "
                 "package so that its folder stands on the import path (PYTHONPATH, or an editable install by path)."
             )
+
+
+def failed(error: BaseException, case: Case, order: Order) -> dict[str, Any]:
+    """The event for a case that raised. What lies in a submodule is not called absent: the base may well have had it."""
+    said, submodule = worker.failure(case, error), submodule_of(error, case, order)
+    if submodule:
+        where = f"it is in the submodule '{submodule}', and submodules are not checked out in the base"
+        said["detail"] = f"{where}:\n{said['detail']}"
+    return said | {"absent": not submodule and is_absent(error, case)}
+
+
+def submodule_of(error: BaseException, case: Case, order: Order) -> str:
+    """The submodule that holds what could not be loaded, by its path in the repository; '' where it is in none.
+
+    The base has an empty folder there; what the working tree has in it says whether it is wanted from there.
+    """
+    if not isinstance(error, (UsageError, ImportError)):
+        return ""
+    cause = error if isinstance(error, ImportError) else error.__cause__
+    wanted = [path.rpartition(":")[0] for path in (case.mechanism, "" if case.host is None else case.host.host)]
+    wanted.append((cause.name or "") if isinstance(cause, ImportError) else "")
+    home, tree = Path(order["home"]), Path(order["tree"])
+    for place in [place for path in wanted if path for place in _places(path, order)]:
+        for submodule in order["submodules"]:
+            if place.is_relative_to(submodule) and _stands(home / place.relative_to(tree)):
+                return str(Path(submodule).relative_to(tree))
+    return ""
+
+
+def _places(path: str, order: Order) -> list[Path]:
+    """Where 'file.py', or 'package.module' without its ending, would be looked for."""
+    if path.endswith(".py"):
+        return [Path(order["cwd"], path).resolve()]
+    return [Path(entry, *path.split(".")).resolve() for entry in sys.path]
+
+
+def _stands(place: Path) -> bool:
+    """Whether there is a file or folder of this name, whatever its ending."""
+    return place.exists() or any(place.parent.glob(f"{place.name}.*"))
 
 
 def is_absent(error: BaseException, case: Case) -> bool:

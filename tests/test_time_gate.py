@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from attnprof.errors import AttnprofError, UsageError
 from attnprof.execute.checkout import Checkout, checkouts, commit_of, localised, orders
 from attnprof.execute.lockstep import BASE, HEAD, Broken, Found, Sampled, Sampling, Unfinished, time_pair
 from attnprof.execute.options import Progress
+from attnprof.execute.side import Side, start
 from attnprof.gate import timing
 from attnprof.gate.latency import PASSED, REGRESSED, UNDECIDED, Estimate, Pairing, Rule, decide, estimate
 from attnprof.gate.rows import Outcome, Reason, Row
@@ -434,6 +437,43 @@ def test_a_cancelled_job_leaves_no_worktree(repository: Path) -> None:
     assert worktrees(repository) == 1
 
 
+def test_other_worktrees_keep_what_git_knows_of_them(repository: Path, tmp_path: Path) -> None:
+    """One on a disk that is not mounted at the moment has its HEAD and its index in the repository: they stay."""
+    disk, unmounted = tmp_path / "disk", tmp_path / "unmounted"
+    git(repository, "worktree", "add", "-q", "-b", "topic", str(disk / "base"))  # with the name that ours has
+    (disk / "base" / "mine.py").write_text("staged")
+    git(disk / "base", "add", "-A")
+    disk.rename(unmounted)
+    with checkouts(repository, "HEAD") as (base, _):
+        assert worktrees(repository) == 3
+    with checkouts(repository, "HEAD") as (base, _):  # where git cannot remove ours, for its folder is gone
+        shutil.rmtree(base.tree)
+    assert worktrees(repository) == 2
+    unmounted.rename(disk)
+    assert git(disk / "base", "diff", "--cached", "--name-only") == "mine.py"
+    assert git(disk / "base", "branch", "--show-current") == "topic"
+
+
+def test_what_a_killed_gate_left_is_dropped_once_its_folder_is_gone(repository: Path, tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from attnprof.execute.checkout import checkouts\n"
+        "with checkouts(Path(sys.argv[1]), 'HEAD'):\n    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    command = [sys.executable, "-c", code, str(repository)]
+    killed = subprocess.run(command, cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.glob("attnprof-base-*")
+    with checkouts(repository, "HEAD"):
+        pass
+    assert (left / "base" / "mine.py").is_file()  # of another gate, that may be alive
+    assert worktrees(repository) == 2
+    shutil.rmtree(left)
+    with checkouts(repository, "HEAD"):
+        pass
+    assert worktrees(repository) == 1
+    assert not (repository / ".git" / "worktrees").exists()
+
+
 def test_what_git_cannot_do_is_a_sentence(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"'nowhere' names no commit of this repository: .*git fetch"):
         commit_of(repository, "nowhere")
@@ -459,19 +499,20 @@ def test_a_hooks_environment_does_not_lead_elsewhere(repository: Path, monkeypat
         assert (base.tree / "mine.py").is_file()
 
 
-def test_each_side_imports_from_its_own_checkout(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_side_imports_from_its_own_checkout(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("built", "src"):
         (repository / name).mkdir()
     monkeypatch.setattr(sys, "path", ["", str(repository / "src"), str(repository / "built"), "/elsewhere"])
     monkeypatch.chdir(repository / "specs")
-    base, head = Checkout(Path("/base"), repository, "c"), Checkout(repository, repository)
+    base, head = Checkout(tmp_path / "base", repository, "c"), Checkout(repository, repository)
     of_base, of_head = orders(base, head)
+    top = str(tmp_path / "base")
     assert of_head["path"] == [str(repository / "specs"), str(repository / "src"), str(repository / "built"), "/elsewhere"]
-    assert of_base["path"] == ["/base/specs", "/base/src", str(repository / "built"), "/elsewhere"]
-    assert (of_base["cwd"], of_head["cwd"]) == ("/base", str(repository / "specs"))  # there is no /base/specs
+    assert of_base["path"] == [f"{top}/specs", f"{top}/src", str(repository / "built"), "/elsewhere"]
+    assert (of_base["cwd"], of_head["cwd"]) == (f"{top}/specs", str(repository / "specs"))
     assert of_base["kept"] == [str(repository / "built")]
     monkeypatch.chdir("/")
-    assert orders(base, head)[1]["cwd"] == str(repository)
+    assert [order["cwd"] for order in orders(base, head)] == [top, str(repository)]
 
 
 def test_files_are_named_from_where_the_children_run(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -487,6 +528,43 @@ def test_files_are_named_from_where_the_children_run(repository: Path, monkeypat
     monkeypatch.chdir("/")
     assert localised(absolute, head).mechanism == "mine.py:Mine"
     assert localised(case("a", "elsewhere/mine.py:Mine"), head).mechanism == "/elsewhere/mine.py:Mine"
+
+
+def test_a_folder_that_the_base_has_not_leads_to_the_same_file(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spec that is new stands in a new folder: what it names with '..' is in the base all the same."""
+    new = repository / "new" / "specs"
+    new.mkdir(parents=True)
+    monkeypatch.chdir(new)
+    with checkouts(new, "HEAD") as sides:
+        told = [Path(order["cwd"]) for order in orders(*sides)]
+        assert told == [sides[0].tree / "new" / "specs", new]
+        for side, folder in zip(sides, told, strict=True):
+            named = localised(case("a", f"{repository}/mine.py:Mine"), side).mechanism
+            assert named == "../../mine.py:Mine"
+            assert (folder / named.partition(":")[0]).resolve() == side.tree / "mine.py"
+    shutil.rmtree(repository / "new")
+    (repository / "new").write_text("a file in the commit")
+    git(repository, "add", "new")
+    git(repository, "commit", "-qm", "file")
+    (repository / "new").unlink()
+    new.mkdir(parents=True)
+    monkeypatch.chdir(new)
+    with checkouts(new, "HEAD") as (base, head):
+        assert [order["cwd"] for order in orders(base, head)] == [str(base.tree), str(new)]
+        assert localised(case("a", "../../mine.py:Mine"), base).mechanism == "mine.py:Mine"
+        assert localised(case("a", "../../mine.py:Mine"), head).mechanism == "../../mine.py:Mine"
+
+
+def test_a_folder_is_never_made_outside_of_the_base(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repository / "out").symlink_to(tmp_path)
+    git(repository, "add", "out")
+    git(repository, "commit", "-qm", "link")
+    (repository / "out").unlink()
+    (repository / "out" / "specs").mkdir(parents=True)
+    monkeypatch.chdir(repository / "out" / "specs")
+    with checkouts(repository, "HEAD") as (base, head):
+        assert orders(base, head)[0]["cwd"] == str(base.tree)
+    assert not (tmp_path / "specs").exists()
 
 
 def test_what_was_imported_from_the_wrong_checkout_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -519,6 +597,60 @@ def test_absent_is_not_broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert found(f"{tmp_path}/gone.py:A")
     assert not found("inner:A")
     assert not found(f"{tmp_path}/inner.py:A")
+
+
+@pytest.fixture
+def submodule(repository: Path) -> Path:
+    """extern/lib, a submodule of the repository that both commits have, with lib/mine.py and lib/pkg/mine.py."""
+    other = repository.parent / "other"
+    (other / "pkg").mkdir(parents=True)
+    for file in (other / "mine.py", other / "pkg" / "mine.py", other / "pkg" / "__init__.py"):
+        file.write_text("class Mine: pass\n")
+    git(other, "init", "-q")
+    git(other, "add", "-A")
+    git(other, "commit", "-qm", "other")
+    git(repository, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(other), "extern/lib")
+    git(repository, "commit", "-qm", "submodule")
+    return repository / "extern" / "lib"
+
+
+def test_what_lies_in_a_submodule_is_not_called_new(repository: Path, submodule: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repository / "uses.py").write_text("import pkg.mine\n")
+    git(repository, "add", "uses.py")
+    git(repository, "commit", "-qm", "uses")
+    monkeypatch.chdir(repository)
+    monkeypatch.setattr(sys, "path", [str(submodule), str(repository), *sys.path])
+    with checkouts(repository, "HEAD") as sides:
+        assert sides[0].submodules == (sides[0].tree / "extern" / "lib",)
+        order = orders(*sides)[0]
+        monkeypatch.chdir(order["cwd"])
+        monkeypatch.setattr(sys, "path", order["path"])
+
+        def said(path: str) -> tuple[bool, bool]:
+            """(called absent, the submodule is named) of what a fresh child of the base says."""
+            for name in [name for name in sys.modules if name.partition(".")[0] in ("extern", "mine", "pkg", "uses")]:
+                del sys.modules[name]
+            with pytest.raises((UsageError, ImportError)) as caught:
+                loading.load(case("a", path))
+            event = lockstep_worker.failed(caught.value, case("a", path), order)
+            return event["absent"], "'extern/lib', and submodules are not checked out in the base" in event["detail"]
+
+        files = ["extern/lib/mine.py:Mine", "extern/lib/../lib/mine.py:Mine", "uses.py:Mine"]
+        modules = ["pkg.mine:Mine", "pkg:Mine", "extern.lib.mine:Mine", "extern.lib:mine", "uses:Mine"]
+        for path in [*files, *modules]:
+            assert said(path) == (False, True), path
+        for path in ("extern/lib/gone.py:Mine", "gone.py:Mine", "gone.below:Mine", "mine.py:Gone", "extern/mine.py:Mine"):
+            assert said(path) == (True, False), path
+
+
+def test_an_import_path_in_a_submodule_hides_nothing_that_git_ignores(
+    repository: Path, submodule: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository / "built").mkdir()
+    monkeypatch.setattr(sys, "path", [str(submodule / "pkg"), str(repository / "built")])
+    order, _ = orders(Checkout(Path("/base"), repository, "c"), Checkout(repository, repository))
+    assert order["path"] == ["/base/extern/lib/pkg", str(repository / "built")]
+    assert order["kept"] == [str(repository / "built")]
 
 
 def test_attnprof_itself_can_be_what_is_gated(tmp_path: Path) -> None:
@@ -629,6 +761,33 @@ def test_every_fault_costs_its_own_row(repository: Path, monkeypatch: pytest.Mon
             assert said[0] == status, (name, broken)
             assert words in said[1], (name, broken)
         assert broken.absent == ({BASE} if name == "New" else set()), name
+    assert children() == set()
+
+
+def test_a_child_that_does_not_start_costs_the_points_of_its_pair(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = 0
+
+    def doomed(name: str, order: Mapping[str, Any]) -> Side:
+        nonlocal began
+        began += 1
+        side = start(name, order)
+        side.process.kill()  # as the kernel does where memory is short
+        return side
+
+    monkeypatch.setattr("attnprof.execute.lockstep.start", doomed)
+    monkeypatch.chdir(repository)
+    cases = [mine("Mine"), mine("HeadRaises"), case("other", "mine.py:Mine", settings={"threads": 2})]
+    with checkouts(repository, "HEAD") as sides:
+        found = time_pair(cases, sides, QUICK, 0, 0.1)
+    assert began == 4  # a pair of processes for each number of threads
+    for each in cases:
+        broken = found[each.key]
+        assert isinstance(broken, Broken)
+        assert set(broken.failures) == {BASE, HEAD}
+        for status, detail in broken.failures.values():
+            assert status == "crashed"
+            assert detail.startswith("the process does not start: killed by SIGKILL")
+        assert not broken.absent
     assert children() == set()
 
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from attnprof import stats
-from attnprof.errors import AttnprofError
 from attnprof.execute.checkout import Checkout, localised, orders
 from attnprof.execute.side import Side, SideError, start
 from attnprof.profiling.measuring import gpu
@@ -115,12 +114,18 @@ def _pair(sides: tuple[Checkout, Checkout], threads: int, memory: int | None, nu
         for name in _in_turn(number):
             started[name] = start(name, {**told[name], "cores": cores, "memory_bytes": memory})
             stack.callback(started[name].kill)
-        for side in started.values():
-            try:
-                side.answer(_START_S)
-            except SideError as error:
-                raise AttnprofError(f"the child of {side.name} does not start: {error.status}: {error.detail}") from error
         yield _Pair(started[BASE], started[HEAD])
+
+
+def _not_started(pair: _Pair) -> Broken | None:
+    """Wait until both sides are up; else why one is not."""
+    broken = []
+    for side in pair:
+        try:
+            side.answer(_START_S)
+        except SideError as error:
+            broken.append(SideError(error.side, error.status, f"the process does not start: {error.detail}"))
+    return _broken(broken) if broken else None
 
 
 def _in_turn(number: int) -> tuple[str, str]:
@@ -152,27 +157,39 @@ def time_pair(
                 break
             memory = (sampling.memory_bytes or int(_MEMORY_SHARE * available_bytes())) if cpu else None
             with _pair(sides, threads, memory, number) as pair:
+                failed = _not_started(pair)
+                if failed is not None:  # as it would for the next pair of this group; other groups have their own
+                    found |= {case.key: failed for case in waiting}
+                    break
                 for case in list(waiting):
                     waiting.remove(case)
-                    found[case.key] = one = _time_case(case, pair, sides[1], sampling, number, sample_s, deadline)
+                    found[case.key] = one = _time_case(case, pair, sides, sampling, number, sample_s, deadline)
                     if isinstance(one, Broken):
                         break  # what a process does after a failure is anybody's guess
     return found
 
 
 def _time_case(
-    case: Case, pair: _Pair, head: Checkout, sampling: Sampling, number: int, sample_s: float, deadline: float
+    case: Case,
+    pair: _Pair,
+    sides: tuple[Checkout, Checkout],
+    sampling: Sampling,
+    number: int,
+    sample_s: float,
+    deadline: float,
 ) -> Found:
     """Prepare a case on one side after the other, then rounds of both."""
-    request = {"do": "prepare", "case": to_json(localised(case, head)), "seed": sampling.seed + number}
+    request = {"do": "prepare", "seed": sampling.seed + number}
     request |= {"timeout_s": sampling.timeout_s, "warmup_s": sampling.warmup_s}
+    told = {name: to_json(localised(case, side)) for name, side in zip((BASE, HEAD), sides, strict=True)}
     broken: list[SideError] = []
     ready: dict[str, dict[str, Any]] = {}
     waits_s = sampling.timeout_s if case.device == "cpu" else max(sampling.timeout_s, _START_S)  # for the lock of a GPU
     order = [{BASE: pair.base, HEAD: pair.head}[name] for name in _in_turn(number)]
     for side in order:
         try:
-            ready[side.name] = side.ask({**request, "lock": side is order[0]}, waits_s)  # the first takes that lock for both
+            more = {"case": told[side.name], "lock": side is order[0]}  # the first takes that lock for both
+            ready[side.name] = side.ask({**request, **more}, waits_s)
         except SideError as error:
             broken.append(error)
     if broken:
