@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from attnprof import stats
 from attnprof.execute import Options, run_cases
 from attnprof.execute.checkout import checkouts
 from attnprof.gate import timing
@@ -72,6 +75,29 @@ def test_results_are_kept_and_gone_on_with(monkeypatch: pytest.MonkeyPatch, tmp_
     assert "0 of 3 regressed" in (tmp_path / "x.md").read_text(encoding="utf-8")
     time_gate_honesty.main([*common, "--slow", "1"])
     assert asked[3:] == [("slow", 0)], "without --resume it starts anew"
+
+
+def test_the_gates_on_record_meet_their_aims() -> None:
+    """50 of equal code beside a burner, none regressed; 50 of a tenth more work, 45 or more; and README says how many."""
+    rows = interval_honesty.load(time_gate_honesty.ROOT / "reports" / "time_gate_honesty.csv")
+    found = {name: [each for each in rows if each["condition"] == name] for name in ("same", "slow")}
+    regressed = {name: sum(each["outcome"] == "regressed" for each in own) for name, own in found.items()}
+    assert {name: len(own) for name, own in found.items()} == {"same": 50, "slow": 50}
+    assert len({each["code"] for each in rows}) == 1, "of one code"
+    for each in rows:  # outcomes are what the product's rule says of the ratios beside them
+        logs = [math.log(ratio) for ratio in time_gate_report.ratios_of(each)]
+        low = sum(logs) / len(logs) - stats.t_quantile(len(logs) - 1, 0.9) * statistics.stdev(logs) / math.sqrt(len(logs))
+        assert math.isclose(math.exp(low), float(each["low"]), rel_tol=2e-4)
+        assert each["outcome"] != "regressed" or min(float(each["low"]), float(each["again_low"])) > 1.05
+    assert regressed["same"] == 0
+    assert regressed["slow"] >= 45
+    text = " ".join((time_gate_honesty.ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert (
+        f"of 50 gates of equal code beside a busy neighbour none regressed, of 50 with a tenth more work {regressed['slow']} did"
+        in text
+    )
+    report = (time_gate_honesty.ROOT / "reports" / "time_gate_honesty.md").read_text(encoding="utf-8")
+    assert report == time_gate_report.render(rows)
 
 
 def test_the_report_counts_right() -> None:
