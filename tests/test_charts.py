@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from attnprof.errors import UsageError
 from attnprof.profiling.forms import kept
-from attnprof.records import Case, Record, Shape
+from attnprof.records import Case, Record, Shape, Timing
 from attnprof.report import figures
-from attnprof.report.charts import Canvas, Chart, axes, charts_of, data, ratios, spec_of, together
-from attnprof.report.metrics import METRICS
+from attnprof.report.charts import Canvas, Chart, axes, charts_of, data, exponents, ratios, spec_of, together
+from attnprof.report.metrics import METRICS, Reading
 from attnprof.report.ratios import Ratio
 from tests.chart_records import HOSTILE, SIDES, built, counts, grown, hostile, placed, record, run
 
@@ -75,9 +75,49 @@ def test_an_exponent_is_the_slope_by_least_squares() -> None:
     x, y = ([math.log(v) for v in each] for each in (values.keys(), values.values()))
     mean_x, mean_y = sum(x) / 3, sum(y) / 3
     slope = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)
-    assert data.exponent(points) == pytest.approx(slope)
-    assert data.exponent(points[:1]) is None
-    assert data.exponent([points[0], points[0]]) is None
+    assert exponents.exponent(points) == pytest.approx(slope)
+    assert exponents.exponent(points[:1]) is None
+    assert exponents.exponent([points[0], points[0]]) is None
+
+
+def timed(value: float, side: int, noise: float) -> Record:
+    """A record whose latency has an interval of `noise` parts on either side."""
+    samples = tuple(value * (1 + noise * each) for each in (-1, -1, -1, 0, 0, 0, 1, 1, 1))
+    return record("x", side, counts(1000 * side, 1), timing=Timing(samples, tuple(range(9)), str(side)))
+
+
+def test_a_measured_cost_has_no_exponent_below_three_sizes_and_two_digits_from_there() -> None:
+    members = [timed(side**2.5, side, 0.1) for side in (8, 16, 32)]
+    two, three = charts(members[:2])["latency"], charts(members)["latency"]
+    assert [row[2] for row in two.facts[1:]] == ["- (below 3 sizes)"]
+    assert "No exponent is given below 3 sizes" in two.caption
+    assert "Beside each name" not in two.caption
+    panel = two.draw(CANVAS)[0]
+    assert "no exponent" in panel.said
+    assert {row["name"] for row in rows(spec_of(panel, CANVAS, "x")) if "name" in row} == {"x"}
+    assert charts(members[:2])["macs"].facts[1][2] == "0.500"  # a count is not noisy
+    low, high = 1.25 + math.log(0.9 / 1.1) / math.log(16), 1.25 + math.log(1.1 / 0.9) / math.log(16)
+    assert [row[2] for row in three.facts[1:]] == [f"1.2 [{low:.1f}, {high:.1f}]"]
+    assert "No exponent" not in three.caption
+    panel = three.draw(CANVAS)[0]
+    assert {row["name"] for row in rows(spec_of(panel, CANVAS, "x")) if "name" in row} == {"x  1.2"}
+
+
+@given(
+    values=st.lists(st.tuples(*(st.floats(0.001, 1000) for _ in range(3))).map(sorted), min_size=3, max_size=6),
+    shares=st.lists(st.floats(0, 1), min_size=6, max_size=6),
+)
+def test_any_values_inside_the_intervals_have_an_exponent_between_its_ends(
+    values: list[list[float]], shares: list[float]
+) -> None:
+    points = [data.Point(4**i, "", Reading(middle, low, high)) for i, (low, middle, high) in enumerate(values, 1)]
+    ends = exponents.exponent_ends(points)
+    assert ends is not None
+    inside = [low + share * (high - low) for (low, _, high), share in zip(values, shares, strict=False)]
+    slope = exponents.exponent([data.Point(4**i, "", Reading(value)) for i, value in enumerate(inside, 1)])
+    assert slope is not None
+    assert ends[0] - 1e-6 <= slope <= ends[1] + 1e-6
+    assert exponents.exponent_ends([*points, data.Point(4**9, "", Reading(1.0))]) is None
 
 
 def test_the_order_of_a_kept_form_is_said_where_the_record_was_counted_by_the_same_code() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnprof import report
-from attnprof.records import Record
+from attnprof.records import OpCost, Record
 from attnprof.report import latex, texcells
 from attnprof.report.metrics import METRICS, Reading
 from attnprof.report.table import Cell, Look
@@ -251,7 +251,7 @@ def test_the_caption_says_convention_interval_and_number_of_samples() -> None:
     caption = re.findall(r"\\caption\{(.*)\}\n", tex)[0]
     assert caption.startswith("n: 97x97, 512 channels, batch 1, float32, inference, device cpu. ")
     for words in (
-        "1 MAC = 2 FLOPs.",
+        "FLOPs: 2 per MAC, plus element-wise and softmax work.",
         r"larger side of its 95 \% interval",
         "n = 20 samples, K = 1 process.",
         "interval within one process;",
@@ -320,6 +320,34 @@ def test_a_table_that_is_too_wide_or_too_tall_is_several() -> None:
     assert [row[0] for row in rows] == [f"m{i}" for i in range(60)]
     assert parts.count(r"\begin{table") > 2
     assert len(re.findall(r"~not measured: reason", parts)) + len(re.findall(r"~error: reason", parts)) == 60
+
+
+def test_the_convention_of_flops_stands_where_flops_do() -> None:
+    said = {
+        key: "FLOPs: 2 per MAC, plus" in latex.render(report.build(run(), metrics=(key,))).partition("\n% ")[0]
+        for key in ("flops", "macs", "params")
+    }
+    assert said == {"flops": True, "macs": False, "params": False}
+
+
+def test_what_the_columns_mean_stands_on_the_page() -> None:
+    kernel = (OpCost("_scaled_dot_product_flash_attention", "", "forward", 1, 8, 16, 24),)
+    restless = replace(timing(3.0), warmup_converged=False)
+    members = [record("a", replace(counts(4, 4), ops=kernel), restless), record("b", counts(2, 2), timing(2.0))]
+    meanings = (
+        "Peak: the most tensor storage alive above parameters, buffers and inputs.",
+        "MACs: multiply-accumulates of convolution",
+        "is traced as the kernel that a GPU would choose",
+        "Warm-up did not reach a steady state: a.",
+    )
+    text = latex.render(report.build(members, metrics=("macs", "peak_memory", "latency")))
+    printed = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    assert [printed.count(meaning) for meaning in meanings] == [1] * 4
+    alone = latex.render(report.build(members, metrics=("macs", "peak_memory", "latency"), look=Look(standalone=True)))
+    assert [alone.count(meaning) for meaning in meanings] == [1] * 4  # once, among the notes of the document
+    other = latex.render(report.build(members, metrics=("macs",)))
+    printed = "\n".join(line for line in other.splitlines() if not line.startswith("%"))
+    assert [printed.count(meaning) for meaning in meanings] == [0, 1, 1, 0]
 
 
 def test_notes_are_comments_or_a_section() -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -387,6 +389,35 @@ def test_what_was_not_scrolled_to_is_printed(passed_over: Opened) -> None:
     again = passed_over.page.pdf()
     assert len(first) == pytest.approx(len(again), rel=0.02)  # the drawings were on the first paper already
     assert passed_over.page.locator(".drawing svg").count() == wanted
+
+
+def test_every_column_is_on_paper(browser: Browser, tmp_path: Path) -> None:
+    reader = shutil.which("pdftotext")
+    if reader is None:
+        pytest.skip("pdftotext is not installed")
+    metrics = (
+        *("params", "macs", "flops", "bytes_moved", "activation_memory", "resident_memory", "peak_memory", "peak_cuda_memory"),
+        *("throughput", "latency"),
+    )
+    rep = report.build(run(), baseline="square", metrics=metrics)
+    path, paper = tmp_path / "page.html", tmp_path / "page.pdf"
+    path.write_text(page.render(rep), encoding="utf-8")
+    opened = Opened(browser, path, viewport={"width": 1280, "height": 900})
+    for form in ("Letter", "A4"):
+        paper.write_bytes(opened.page.pdf(format=form))
+        words = set(subprocess.run([reader, "-layout", paper, "-"], check=True, capture_output=True, text=True).stdout.split())
+        for table in rep.tables:
+            for row in table.rows:
+                cells = row.cells[-5:]
+                assert {word for cell in cells for word in cell.text.split()} <= words, row.record.case.label
+        best = page.parts.glance(rep)
+        assert best is not None
+        assert {word for row in best["rows"] for text in row["texts"] for word in text.split()} <= words
+    boxes = subprocess.run([reader, "-bbox", paper, "-"], check=True, capture_output=True, text=True).stdout
+    sheet = float(re.findall(r'<page width="([0-9.]+)"', boxes)[0])
+    assert max(float(right) for right in re.findall(r'xMax="([0-9.]+)"', boxes)) <= sheet
+    opened.check()
+    opened.context.close()
 
 
 @pytest.mark.parametrize("width", [390, 1280])

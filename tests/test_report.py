@@ -280,11 +280,11 @@ def test_numbers_never_read_as_zero(value: float, places: int, shown: str) -> No
 
 
 def test_a_large_and_a_tiny_value_in_one_column() -> None:
-    members = [record("a", counts(1, 35_013 * 2**20 + 99_999)), record("b", counts(10**7, 2**20)), record("c", counts(0, 0))]
+    members = [record("a", counts(1, 35_013 * 2**20 + 99_999)), record("b", counts(10**7, 2**10)), record("c", counts(0, 0))]
     built = report.build(members, metrics=["macs", "peak_memory"])
     assert [[cell.text for cell in row.cells[1:]] for row in built.tables[0].rows] == [
         ["<0.001", "35013"],
-        ["10.0", "1.0"],
+        ["10.0", "<0.001"],
         ["0", "0"],
     ]
     rows = list(csv.DictReader(io.StringIO(tidy.render(built), newline="")))
@@ -466,6 +466,23 @@ def test_the_baseline_may_be_a_mechanisms_name() -> None:
 
 
 # What is missing
+
+
+def test_the_unit_of_operations_is_the_tables_own_and_no_best_cell_is_lost_in_it() -> None:
+    def small(label: str, macs: int, side: int) -> Record:
+        made = record(label, counts(macs, 4))
+        return replace(made, case=replace(made.case, shape=Shape(1, 512, side, side)))
+
+    members = [small("a", 7_700_000, 8), small("b", 9_900_000, 8), small("a", 7 * 10**10, 97), small("b", 10**11, 97)]
+    few, many = report.build(members, metrics=["macs", "flops"]).tables
+    assert [column.unit for column in few.columns[1:]] == ["M", "M"]
+    assert [column.unit for column in many.columns[1:]] == ["G", "G"]
+    assert few.rows[0].cells[1].text == "7.70"
+    mixed = report.build([small("a", 150_000, 97), small("b", 10**11, 97)], metrics=["macs", "flops"]).tables[0]
+    assert [column.unit for column in mixed.columns[1:]] == ["G", "G"], "the largest is not written with six digits"
+    near = report.build([small("a", 150_000, 97), small("b", 4 * 10**9, 97)], metrics=["macs", "flops"]).tables[0]
+    assert [column.unit for column in near.columns[1:]] == ["M", "M"]
+    assert [near.rows[0].cells[1].text, near.rows[1].cells[1].text] == ["0.15", "4000"]
 
 
 def test_failures_and_unmeasured_cells_show_why() -> None:

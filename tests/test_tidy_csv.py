@@ -67,6 +67,23 @@ def test_pandas_reads_every_value_and_interval_back() -> None:
         assert bool(row["reason"]) >= math.isnan(row["value"])
 
 
+def test_a_row_without_a_value_is_never_ok() -> None:
+    members = run()
+    frame = back(members, metrics=("macs", "latency", "energy", "bound", "calibrated_memory"))
+    empty = frame[frame["value"].isna()]
+    assert "ok" not in set(empty["status"])
+    given = frame[~frame["value"].isna()]
+    assert dict(zip(given["key"], given["status"], strict=True)) == {
+        each.case.key: each.status for each in members if each.counts is not None
+    }
+    found = {(row["label"], row["metric"]): row["status"] for row in empty.to_dict("records")}
+    assert found["se", "latency"] == "not measured"
+    assert found["se", "calibrated_memory"] == "not calibrated"
+    assert found["se", "bound"] == "no value"  # no rates for the device: the reason says so
+    assert found["fullattn", "macs"] == "oom"
+    assert found["sasa", "latency"] == "timeout"
+
+
 def test_numbers_are_numbers_and_the_rest_is_text() -> None:
     frame = back(run(), baseline="nonlocal")
     for name in frame.columns:

@@ -187,6 +187,34 @@ def test_bars_are_the_moments_and_the_mark_is_at_the_peak() -> None:
     assert "the peak is 4.00 MiB, at softmax (forward); held by bmm 50 %, softmax 50 %." in panel.said
 
 
+@pytest.mark.parametrize(
+    ("share", "turns", "side"),
+    [
+        (0.5, [], "center"),
+        (0.1, [], "left"),
+        (0.9, [], "right"),
+        (0.5, [0.55], "right"),
+        (0.5, [0.45], "left"),
+        (0.4, [0.3], "left"),
+        (0.6, [0.65], "right"),
+        (0.1, [0.2], "left"),  # no place is clear of the line: inside of the plot at least
+    ],
+)
+def test_the_text_at_the_peak_stands_clear_of_where_the_pass_turns(share: float, turns: list[float], side: str) -> None:
+    assert passes.side_of(share, 0.3, turns) == side
+
+
+def test_the_text_at_the_peak_is_drawn_on_the_side_that_is_clear() -> None:
+    pytest.importorskip("altair", reason="the extra 'plots' is not installed")
+    found = records_of_passes(1)[0]
+    assert found.memory_timeline is not None
+    late = replace(found.memory_timeline, bytes=(2**20, 2**20, 2**21, 2**22, 2**21, 0))
+    (chart, *_), _ = drawn([replace(found, memory_timeline=late)], every_size=True)
+    datasets = spec_of(chart.draw(CANVAS)[0], CANVAS, "x")["datasets"].values()
+    mark = next(list(rows) for rows in datasets if "top" in next(iter(rows)))[0]
+    assert (mark["at"], mark["side"]) == (3.5, "right")  # the backward pass begins at 4 of 6
+
+
 def test_records_without_timelines_give_a_sentence() -> None:
     found, reasons = drawn([record("old", 8, counts(1, 64))], every_size=True)
     assert found == []

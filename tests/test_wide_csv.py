@@ -59,7 +59,7 @@ def test_columns_carry_their_unit_and_stand_beside_their_metric() -> None:
     rest = [name for name in frame.columns[len(wide.CASE) :] if name.startswith("latency")]
     assert rest == [
         *("latency_s", "latency_low_s", "latency_high_s", "latency_n", "latency_k", "latency_delta_s"),
-        *("latency_ratio", "latency_ratio_low", "latency_ratio_high", "latency_reason"),
+        *("latency_ratio", "latency_ratio_low", "latency_ratio_high", "latency_status", "latency_reason"),
     ]
     assert {"peak_memory_bytes", "peak_memory_delta_bytes", "macs", "arg_recurrence"} <= set(frame.columns)
     assert "macs_ratio_low" not in frame.columns
@@ -78,6 +78,7 @@ def test_an_empty_value_has_a_reason_and_a_status() -> None:
         assert set(rows["status"]) == {status}
         assert rows["latency_s"].isna().all()
         assert set(rows["latency_reason"]) == {reason}
+        assert set(rows["latency_status"]) == {"not measured" if status == "ok" else status}
     assert back([record("a", counts(1, 2))], metrics=("latency",))["latency_s"].isna().all()
 
 

@@ -81,12 +81,25 @@ def build(
 
 
 def _scales(chosen: Iterable[Metric], records: Sequence[Record]) -> dict[str, tuple[str, float]]:
-    """One unit per metric for the whole report, so that tables can be read against each other."""
+    """One unit per metric for the whole report, so that tables can be read against each other; operations: per table."""
     out = {}
     for each in chosen:
         readings = [each.read(record) for record in records]
         out[each.key] = units.column_unit(each.kind, max((abs(r.value) for r in readings if r is not None), default=0.0))
     return out
+
+
+def _operations(chosen: Iterable[Metric], members: Sequence[Record]) -> dict[str, tuple[str, float]]:
+    """One unit for the MACs and FLOPs of a table: small enough that the smallest value reads as a number, not as '<0.001'.
+
+    But the largest reads as no more than four digits: 33 K beside 50 G are 50.0 and '<0.001' G, not 50000 and 0.033 M.
+    """
+    counted = [each for each in chosen if each.kind == "operations"]
+    readings = [each.read(record) for each in counted for record in members]
+    sizes = [abs(reading.value) for reading in readings if reading is not None and reading.value]
+    # the unit of this has the smallest at a thousandth or more, or the largest below ten thousand
+    shown = min(max(sizes), max(100 * min(sizes), max(sizes) / 100)) if sizes else 0.0
+    return {each.key: units.column_unit(each.kind, shown) for each in counted}
 
 
 def _table(title: str, members: Sequence[Record], plan: _Plan) -> Table:
@@ -99,13 +112,14 @@ def _table(title: str, members: Sequence[Record], plan: _Plan) -> Table:
         columns.append(Column(axis, clean(axis), "", "", "axis"))
         parts.append([Cell(axis_text(record.case, axis, plan.records)) for record in members])
     base = find(members, plan.baseline) if plan.baseline else None
+    scales = {**plan.scales, **_operations(plan.metrics, members)}
     for each in plan.metrics:
         readings = [each.read(record) for record in members]
         if plan.mixed:
             columns.append(Column(each.key, each.head, "", each.direction, "value"))
             parts.append([_own_unit(record, each) for record in members])
             continue
-        unit, divisor = plan.scales[each.key]
+        unit, divisor = scales[each.key]
         columns.append(Column(each.key, each.head, unit, each.direction, "value"))
         places = decimals([reading for reading in readings if reading is not None], divisor)
         parts.append(_values(members, readings, each, places, divisor, plan.highlight))

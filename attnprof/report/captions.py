@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from attnprof.records import ALONE, Record
-from attnprof.report.notes import environment_notes, settings_notes
+from attnprof.report.kernels import kernel_notes
+from attnprof.report.metrics import METRICS
+from attnprof.report.notes import conventions, environment_notes, settings_notes, unsteady
 from attnprof.report.table import Look, Report, Table
 from attnprof.report.tex import breakable
 from attnprof.report.text import clean
 
 _TIMED = {"latency", "throughput", "bound_ratio"}
+_IN_CAPTION = {"flops", "latency", "throughput"}
 
 
 def caption(report: Report, table: Table, of: str = "") -> str:
@@ -19,7 +22,7 @@ def caption(report: Report, table: Table, of: str = "") -> str:
     kinds = {column.kind for column in table.columns}
     baseline = "the network alone" if report.baseline == ALONE else clean(report.baseline or "")
     said = [f"{clean(report.name)}: {table.title}" + (f" ({of})" if of else ""), *_marks(table, report.look)]
-    said += ["1 MAC = 2 FLOPs"] if keys & {"macs", "flops"} else []
+    said += ["FLOPs: 2 per MAC, plus element-wise and softmax work"] if "flops" in keys else []
     said += [f"{kind.capitalize()}: {text}" for kind, text in _held_against(baseline) if report.baseline and kind in kinds]
     timed = [row.record for row in table.rows if row.record.timing is not None and row.record.timing.n]
     if keys & _TIMED and timed:
@@ -32,12 +35,24 @@ def _held_against(baseline: str) -> Iterable[tuple[str, str]]:
 
 
 def foot(report: Report, table: Table) -> str:
-    """What the numbers were made with, as far as it is known: environment, settings, caches, spec and commit."""
+    """What the columns mean and what the numbers were made with, as far as it is known: environment to spec and commit.
+
+    A document of its own has the meanings among its notes.
+    """
     records = [row.record for row in table.rows]
-    said = [*environment_notes(records), *settings_notes(records), *_caches(records)]
+    said = [] if report.look.standalone else _meanings(table, records)
+    said += [*environment_notes(records), *settings_notes(records), *_caches(records)]
     said += [f"Spec: SHA-256 {report.source}."] if report.source else []
     said += [f"Commit: {report.commit}."] if report.commit else []
     return " ".join(said)
+
+
+def _meanings(table: Table, records: Sequence[Record]) -> list[str]:
+    """What a reader of the table alone has to know: conventions, whose kernel was traced, which warm-up was not steady."""
+    keys = {column.key for column in table.columns}
+    said = conventions([each for each in METRICS.values() if each.key in keys - _IN_CAPTION], records)
+    said += kernel_notes(records) if any(key in METRICS and METRICS[key].traced for key in keys) else []
+    return said + (unsteady(records) if keys & _TIMED else [])
 
 
 def _marks(table: Table, look: Look) -> list[str]:

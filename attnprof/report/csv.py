@@ -1,7 +1,8 @@
 """Report -> tidy CSV: one row per case and metric, raw values in base units, ready for pandas. wide.py: one row per case.
 
 A text cell that a spreadsheet would take for a formula gets a leading apostrophe, which `unguard` takes away; a line break in
-it is a space. Numbers that do not exist are empty here and only here (pandas reads them as NaN); `status` and `reason` say why.
+it is a space. Numbers that do not exist are empty here and only here (pandas reads them as NaN); `status` and `reason` say why:
+a row without a value is never 'ok', but what the case is, or 'not measured', 'not traced', ..., 'no value'.
 Axis arguments follow as `arg_NAME` columns. Numbers have as many digits as tell them from every other. pandas takes words such
 as 'NA' and 'None' for missing; where a label may be one,
 
@@ -20,7 +21,7 @@ from typing import Any
 from attnprof.report import crosscheck
 from attnprof.report.blocks import axes, axis_text
 from attnprof.report.metrics import METRICS, Reading
-from attnprof.report.table import Report, Row, Table
+from attnprof.report.table import Cell, Report, Row, Table
 
 COLUMNS = (
     *("spec", "mechanism", "label", "args", "batch", "channels", "height", "width", "dtype", "mode", "device"),
@@ -28,6 +29,7 @@ COLUMNS = (
     *("status", "reason", "key", "frames", "host", "settings", "k"),
 )
 NUMBERS = ("value", "ci_low", "ci_high", "n", "k", "delta", "ratio", "ratio_low", "ratio_high")
+_NO_VALUE = ("not measured", "not calibrated", "not traced", "not compared")  # kinds of reasons, of which there are more
 _GUARDED = re.compile(r"'*(\s*[=+\-@]|\t)")
 
 
@@ -103,13 +105,21 @@ def _entries(table: Table, row: Row) -> list[dict[str, Any]]:
             reading = cell.reading
             numbers = (None,) * 4 if reading is None else (reading.value, reading.low, reading.high, reading.n)
             named = dict(zip(NUMBERS[:4], numbers, strict=True)) | {"k": _processes(row, reading)}
-            entries.append(named | {"metric": column.key, "unit": METRICS[column.key].unit, "reason": cell.reason})
+            told = {"metric": column.key, "unit": METRICS[column.key].unit, "reason": cell.reason}
+            entries.append(named | told | {"status": _status(row, cell)})
         elif column.kind == "ratio" and cell.ratio is not None:
             ratio = cell.ratio
             entries[-1] |= dict(zip(NUMBERS[5:], (ratio.delta, ratio.value, ratio.low, ratio.high), strict=True))
         if column.kind == "ratio" and cell.reason and not entries[-1]["reason"]:
             entries[-1]["reason"] = cell.reason
     return entries + crosscheck.csv_rows(row.record)
+
+
+def _status(row: Row, cell: Cell) -> str:
+    """That of the case; where it is ok and the metric has no value, what kind of reason there is."""
+    if cell.reading is not None or row.record.status != "ok":
+        return row.record.status
+    return next((kind for kind in _NO_VALUE if cell.reason.startswith(kind)), "no value")
 
 
 def _processes(row: Row, reading: Reading | None) -> int | None:

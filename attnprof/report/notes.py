@@ -16,9 +16,7 @@ from attnprof.report.text import clean, clip, first_clauses
 
 _CONVENTIONS = {
     "macs": "MACs: multiply-accumulates of convolution, matmul and attention that are executed.",
-    "flops": (
-        "FLOPs: 2 per MAC (1 MAC = 2 FLOPs) plus element-wise, softmax, normalisation, pooling, interpolation and sampling."
-    ),
+    "flops": "FLOPs: 2 per MAC, plus element-wise, softmax, normalisation, pooling, interpolation and sampling.",
     "bytes_moved": "Moved: each op's inputs read once and outputs written once, unfused.",
     "activation_memory": "Activations: what autograd keeps for backward (training), the sum of op outputs (inference).",
     "resident_memory": "Resident: parameters, buffers and inputs.",
@@ -72,11 +70,8 @@ _BOUNDED = {"bound", "unfused", "bound_ratio"}
 def notes_of(records: Sequence[Record], metrics: Sequence[Metric], baseline: str | None, inverse: bool) -> tuple[str, ...]:
     """All notes of a report, in reading order."""
     shown = {metric.key for metric in metrics}
-    found = {metric.key for metric in METRICS.values() if any(metric.read(record) is not None for record in records)}
-    said = [key for key in _CONVENTIONS if key in shown and (METRICS[key].traced or key in found)]
     processes = _processes(records)
-    several = {"latency": _OVER_PROCESSES} if processes and processes[-1] > 1 else {}
-    out = [several.get(key, _CONVENTIONS[key]).format(how=_how_measured(records)) for key in said]
+    out = conventions(metrics, records)
     if any(metric.kind == "bytes" for metric in metrics):
         out.append("1 MiB = 2^20 bytes, 1 KiB = 2^10 bytes.")
     if baseline:
@@ -96,6 +91,23 @@ def notes_of(records: Sequence[Record], metrics: Sequence[Metric], baseline: str
     )
     out += _coverage(records, metrics)
     return tuple(out + _counting(records))
+
+
+def conventions(metrics: Sequence[Metric], records: Sequence[Record]) -> list[str]:
+    """What each of these metrics counts, a sentence each; of the measured ones those that have a value."""
+    shown = {metric.key for metric in metrics}
+    found = {metric.key for metric in METRICS.values() if any(metric.read(record) is not None for record in records)}
+    said = [key for key in _CONVENTIONS if key in shown and (METRICS[key].traced or key in found)]
+    processes = _processes(records)
+    several = {"latency": _OVER_PROCESSES} if processes and processes[-1] > 1 else {}
+    return [several.get(key, _CONVENTIONS[key]).format(how=_how_measured(records)) for key in said]
+
+
+def unsteady(records: Sequence[Record]) -> list[str]:
+    """Whose warm-up did not reach a steady state."""
+    timings = [(record.case.label, record.timing) for record in records if record.timing is not None and record.timing.n]
+    labels = [label for label, timing in timings if not timing.warmup_converged]
+    return [f"Warm-up did not reach a steady state: {named(labels)}."] if labels else []
 
 
 def _ratio_notes(baseline: str, inverse: bool, timed: int, records: Sequence[Record]) -> list[str]:
@@ -212,9 +224,7 @@ def _timing(records: Sequence[Record]) -> list[str]:
     if processes[-1] > 1:
         several = " to ".join(str(k) for k in dict.fromkeys((processes[0], processes[-1])))
         out = [f"n = {n} samples per latency from {several} processes, none dropped."]
-    unsteady = [label for label, timing in timings if not timing.warmup_converged]
-    if unsteady:
-        out.append(f"Warm-up did not reach a steady state: {named(unsteady)}.")
+    out += unsteady(records)
     ended = [label for label, timing in timings if timing.stopped_by == "budget"]
     if ended:
         out.append(f"Sampling ended by the budget, not by the interval: {named(ended)}.")

@@ -3,7 +3,8 @@
     latency_s, latency_low_s, latency_high_s, latency_n, latency_k, latency_delta_s, latency_ratio, latency_ratio_low, ...
 
 A column that no case has anything for is left out, but not that of a value: where it is empty, METRIC_reason says why. So are
-the ends of ratios that are all exact. Another counter's opinion is a metric ('macs:fvcore') with its verdict in METRIC_status.
+the ends of ratios that are all exact. METRIC_status stands where a case is ok and the metric has no value ('not measured'), and
+for another counter's opinion, which is a metric ('macs:fvcore') with its verdict there.
 Text is guarded as in the tidy CSV (csv.py), and numbers are the same. Where a label may be a word that pandas reads as missing,
 
     pandas.read_csv(path, keep_default_na=False, na_values=[""])

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import math
 import re
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from attnprof.profiling.forms import kept
 from attnprof.records import Case, Holder, Record
 from attnprof.report.blocks import arguments_of, by_block, by_kind, distinctions, find
+from attnprof.report.charts.exponents import exponent, exponent_ends, few_for
 from attnprof.report.metrics import Metric, Reading, caveat
 from attnprof.report.ratios import Ratio, ratio_of
 from attnprof.report.text import clean, clip
@@ -59,13 +59,17 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """One series over the sizes, ascending; `exponent` p of value ~ N**p, fitted; `order` of the closed form, '' for none."""
+    """One series over the sizes, ascending; `exponent` p of value ~ N**p, fitted; `order` of the closed form, '' for none.
+
+    `ends`: the least and the largest exponent of a measured cost that the ends of its readings' intervals allow.
+    """
 
     series: int
     label: str
     points: tuple[Point, ...]
     exponent: float | None = None
     order: str = ""
+    ends: tuple[float, float] | None = None
 
     @property
     def power(self) -> str:
@@ -174,7 +178,10 @@ def _sizeless(case: Case) -> Case:
 
 
 def lines(context: Context, metric: Metric, series: Series) -> list[Line]:
-    """Every series of a context that has a positive value, with its exponent where it has values at two sizes or more."""
+    """Every series of a context that has a positive value.
+
+    A traced cost has an exponent from two sizes on, a measured one from three.
+    """
     found: dict[int, list[Record]] = {}
     for record in context.records:
         reading = metric.read(record)
@@ -188,18 +195,10 @@ def lines(context: Context, metric: Metric, series: Series) -> list[Line]:
             assert reading is not None
             points.append(Point(area(record.case), size_text(record.case), reading))
         order = order_of(members[0], metric)
-        out.append(Line(number, name_of(members[0]), tuple(points), exponent(points), order))
+        fitted = None if few_for(metric, points) else exponent(points)
+        ends = None if fitted is None or metric.traced else exponent_ends(points)
+        out.append(Line(number, name_of(members[0]), tuple(points), fitted, order, ends))
     return out
-
-
-def exponent(points: Sequence[Point]) -> float | None:
-    """The slope of log(value) over log(N), least squares; None with fewer than two sizes."""
-    if len({point.n for point in points}) < 2:
-        return None
-    slope = statistics.linear_regression(
-        [math.log(point.n) for point in points], [math.log(point.reading.value) for point in points]
-    ).slope
-    return 0.0 if abs(slope) < 1e-9 else slope
 
 
 def order_of(record: Record, metric: Metric) -> str:

@@ -10,7 +10,7 @@ from attnprof import units
 from attnprof.records import Moment, Record
 from attnprof.report.blocks import distinctions
 from attnprof.report.charts import Chart, Panel
-from attnprof.report.charts.axes import COLOURS, GREY, Canvas, inline
+from attnprof.report.charts.axes import COLOURS, GREY, Canvas, inline, text_width
 from attnprof.report.charts.data import by_size, name_of, shares, survey
 from attnprof.report.table import Report
 from attnprof.report.text import clean, clip
@@ -25,6 +25,7 @@ _LEAST = 0.005  # of the peak: what would read as 0 % is not named
 _MOST_HELD = 8  # rows of the table under a chart
 _NAME = 26  # characters of an op beside the peak
 _ROOM = 60  # characters of a submodule in a tooltip
+_MARGIN = 0.01  # of the width, beside the text at the peak
 _LINE = 1.25  # height of a line of text in units of the font's size
 _COLOURS = {"forward": COLOURS[0], "backward": COLOURS[1]}
 
@@ -181,8 +182,20 @@ def _peak_row(record: Record, canvas: Canvas, rows: Sequence[dict[str, Any]]) ->
     line = _LINE * canvas.font / canvas.height
     top = max(peak.bytes, 1) / (1 - (_MOST_NAMED + 2.5) * line)
     foot = top * (1 - (len(lines) + 0.2) * line)
-    side = "left" if share < 1 / 3 else "right" if share > 2 / 3 else "center"
+    room = _MARGIN + max(text_width(text, canvas.font) for text in lines) / canvas.width
+    turns = [after["begin"] / rows[-1]["end"] for before, after in pairwise(rows) if before["phase"] != after["phase"]]
+    side = side_of(share, room, turns)
     return {"at": at, "bytes": peak.bytes, "top": top, "foot": foot, "side": side, "text": "\n".join(lines)}
+
+
+def side_of(share: float, room: float, turns: Sequence[float]) -> str:
+    """How a text as wide as `room` stands at `share`, both parts of the width: clear of the lines at `turns` and inside."""
+    begins = {"center": share - room / 2, "left": share, "right": share - room}
+    inside = [side for side, begin in begins.items() if begin >= 0 and begin + room <= 1]
+    clear = [side for side, begin in begins.items() if not any(begin < turn < begin + room for turn in turns)]
+    wide = "left" if share < 1 / 2 else "right"  # the side of the peak with more room
+    choices = [side for side in ("center", wide, "left", "right") if side in inside and side in clear]
+    return (choices or inside or [wide])[0]
 
 
 def _drawn(record: Record, canvas: Canvas) -> alt.LayerChart | alt.FacetChart:

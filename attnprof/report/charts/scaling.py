@@ -23,6 +23,7 @@ from attnprof.report.charts.axes import (
     value_text,
 )
 from attnprof.report.charts.data import Context, Line, contexts, lines, name_of, series_of, size_text
+from attnprof.report.charts.exponents import LEAST_SIZES, exponent, exponent_text, few_for, short_exponent
 from attnprof.report.metrics import METRICS, Metric
 from attnprof.report.table import Report
 
@@ -52,9 +53,10 @@ def charts(report: Report, _every_size: bool) -> tuple[list[Chart], list[str]]:
     constant: list[str] = []
     for metric in metrics_of(report):
         found = [(context, lines(context, metric, series)) for context in groups]
-        found = [(context, rows) for context, rows in found if any(line.exponent is not None for line in rows)]
-        fitted = [line.exponent for _, rows in found for line in rows if line.exponent is not None]
-        if sum(abs(exponent) >= _CHANGES for exponent in fitted) * 2 > len(fitted):
+        found = [(context, rows) for context, rows in found if any(exponent(line.points) is not None for line in rows)]
+        slopes = [exponent(line.points) for _, rows in found for line in rows]
+        fitted = [slope for slope in slopes if slope is not None]
+        if sum(abs(slope) >= _CHANGES for slope in fitted) * 2 > len(fitted):
             drawn.append(_chart(metric, found, len(series)))
         elif fitted:
             constant.append(metric.noun)
@@ -80,11 +82,14 @@ def _chart(metric: Metric, found: Sequence[tuple[Context, list[Line]]], series: 
         return tuple(Panel(context.title, _panel(rows, frame), _said(context, rows, metric)) for context, rows in found)
 
     every = [line for _, rows in found for line in rows]
-    caption = (
-        f"{metric.noun[0].upper()}{metric.noun[1:]} against the size of the input, both axes logarithmic. Beside each name: the"
-        " exponent p of cost ~ N^p, N = H*W, fitted by least squares over the sizes shown"
-    )
-    caption += ", → the power of N in the order of the closed form." if any(line.order for line in every) else "."
+    caption = f"{metric.noun[0].upper()}{metric.noun[1:]} against the size of the input, both axes logarithmic."
+    if any(line.exponent is not None for line in every):
+        caption += " Beside each name: the exponent p of cost ~ N^p, N = H*W, fitted by least squares over the sizes shown"
+        caption += ", → the power of N in the order of the closed form." if any(line.order for line in every) else "."
+    if any(line.ends for line in every):
+        caption += " [low, high] beside an exponent: what the ends of the readings' intervals allow."
+    if any(few_for(metric, line.points) for line in every):
+        caption += f" No exponent is given below {LEAST_SIZES} sizes: nothing would tell noise from growth."
     if any(one.low is not None for one in readings):
         caption += " Bands are 95 % intervals."
     caption += "".join(_left_out(context, metric, len(found) > 1) for context, _ in found)
@@ -122,32 +127,32 @@ def _facts(found: Sequence[tuple[Context, list[Line]]], metric: Metric) -> tuple
     for context, each in found:
         for line in sorted(each, key=lambda one: -(one.exponent or 0.0)):
             sizes = f"{line.points[0].size} to {line.points[-1].size}" if len(line.points) > 1 else line.points[0].size
-            fitted = "-" if line.exponent is None else f"{line.exponent:.3f}"
-            rows.append((context.title or metric.head, line.label, fitted, sizes, line.order or "-"))
+            rows.append((context.title or metric.head, line.label, exponent_text(line, metric), sizes, line.order or "-"))
     return (("Where", "Mechanism", "Exponent", "Sizes", "Closed form"), *rows)
 
 
 def _said(context: Context, rows: Sequence[Line], metric: Metric) -> str:
     where = f" ({context.title})" if context.title else ""
-    steepest = max((line for line in rows if line.exponent is not None), key=lambda line: line.exponent or 0.0)
-    return (
-        f"{metric.noun} against input size{where}: {len(rows)} mechanisms; the steepest is {steepest.label} with exponent"
-        f" {steepest.exponent:.2f}."
-    )
+    text = f"{metric.noun} against input size{where}: {len(rows)} mechanisms"
+    fitted = [line for line in rows if line.exponent is not None]
+    if not fitted:
+        return f"{text}; no exponent below {LEAST_SIZES} sizes."
+    steepest = max(fitted, key=lambda line: line.exponent or 0.0)
+    return f"{text}; the steepest is {steepest.label} with exponent {short_exponent(steepest, metric)}."
 
 
-def name_text(line: Line) -> str:
+def name_text(line: Line, metric: Metric) -> str:
     """'nonlocal 1.95 → 2': the label, the fitted exponent, the power of N in the closed form's order."""
     if line.exponent is None:
         return line.label
-    return f"{line.label}  {line.exponent:.2f}" + (f" → {line.power}" if line.power else "")
+    return f"{line.label}  {short_exponent(line, metric)}" + (f" → {line.power}" if line.power else "")
 
 
 def point_rows(rows: Sequence[Line], metric: Metric) -> list[dict[str, Any]]:
     """The data of a panel: one row per reading, values in base units."""
     out = []
     for line in rows:
-        more = {"exponent": "-" if line.exponent is None else f"{line.exponent:.3f}", "order": line.order or "-"}
+        more = {"exponent": exponent_text(line, metric), "order": line.order or "-"}
         for point in line.points:
             reading = point.reading
             entry: dict[str, Any] = {
@@ -234,7 +239,7 @@ def _names(
     data = [
         {
             "series": line.series,
-            "name": name_text(line),
+            "name": name_text(line, frame.metric),
             "last_n": line.points[-1].n,
             "last": line.points[-1].reading.value,
             "n": x_ends[1],

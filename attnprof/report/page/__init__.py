@@ -18,7 +18,8 @@ from attnprof.report.charts import Canvas, Chart, charts_of, spec_of
 from attnprof.report.charts.axes import config
 from attnprof.report.json import data
 from attnprof.report.page.packed import packed
-from attnprof.report.page.parts import crosschecks, glance, surroundings, tables_of
+from attnprof.report.page.paper import printed
+from attnprof.report.page.parts import crosschecks, glance, surroundings, tables_of, texts_of
 from attnprof.report.page.summary import facts, failures, sentences
 from attnprof.report.table import Report
 from attnprof.report.text import clean
@@ -40,17 +41,19 @@ def render(report: Report) -> str:
     groups, specs = _drawn(charts)
     shared, panels = packed(specs)
     themes = {name: config(canvas, _FONT) for name, canvas in _THEMES.items()}
-    script, style, bundle = _text("page.js"), _text("page.css"), _bundle()
+    tables, best = tables_of(report), glance(report)
+    style = _text("page.css") + printed(texts_of(tables, best))
+    script, bundle = _text("page.js"), _bundle()
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(_text("page.html.j2")).render(
         name=clean(report.name),
         policy=_policy(scripts=(bundle, script), style=style),
         style=style,
         facts=facts(report),
-        glance=glance(report),
+        glance=best,
         sentences=sentences(report),
         failures=failures(report),
-        tables=tables_of(report),
+        tables=tables,
         crosschecks=crosschecks(report),
         groups=groups,
         reasons=reasons,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attnprof.report.blocks import argument_text
@@ -24,6 +24,19 @@ def tables_of(report: Report) -> list[dict[str, Any]]:
         rows = [[_cell(cell, column) for cell, column in zip(row.cells, table.columns, strict=True)] for row in table.rows]
         heads = [_head(column) for column in table.columns]
         out.append({"id": f"table-{number}", "title": table.title, "heads": heads, "rows": rows, "notes": table.footnotes})
+    return out
+
+
+def texts_of(tables: Sequence[Mapping[str, Any]], best: Mapping[str, Any] | None) -> list[tuple[str, list[list[str]]]]:
+    """(id, rows of texts with the heads first) of the tables whose columns follow from the report."""
+    out = []
+    for table in tables:
+        heads = [
+            " ".join(filter(None, (head["of"], head["text"], head["unit"] and f"({head['unit']})"))) for head in table["heads"]
+        ]
+        out.append((table["id"], [heads, *([cell["text"] for cell in row] for row in table["rows"])]))
+    if best is not None:
+        out.append(("best", [["Where", *best["heads"]], *([row["title"], *row["texts"]] for row in best["rows"])]))
     return out
 
 
