@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from attnprof.errors import NothingSelectedError, UsageError
-from attnprof.gate import baseline, github, judge, junit, listing, outputs, summary
+from attnprof.gate import baseline, github, judge, junit, ledger, listing, outputs, summary
 from attnprof.gate.baseline import Accepted, Baseline, Made, Point
 from attnprof.gate.outputs import Result
 from attnprof.gate.rows import CLAIMS, EXACT, EXIT_CODES, POINT, Outcome, Reason, Row, exit_code
@@ -181,6 +181,7 @@ def test_points_are_sorted_by_label_and_size() -> None:
         (lambda text: f"<<<<<<< ours\n{text}", UsageError, "merge conflict"),
         (lambda text: text.replace('"macs": 2000', '"macs": 2000.5'), UsageError, "no integer"),
         (lambda text: text.replace('"macs": 2000, ', ""), UsageError, "damaged"),
+        (lambda text: text.replace('"macs": 2000', '"macs": -2000'), UsageError, "damaged (ValueError: -2000 is less than"),
         (lambda text: text.replace('"macs"', '"flops"'), UsageError, "stands twice"),
         (lambda text: text.replace('"k2"', '"k1"'), UsageError, "'k1' stands twice"),
         (lambda _: "[]", UsageError, "no baseline"),
@@ -197,6 +198,13 @@ def test_what_is_no_baseline_is_said(tmp_path: Path, edit: Callable[[str], str],
         baseline.read(path)
 
 
+def test_the_command_that_is_advised_names_the_files(tmp_path: Path) -> None:
+    with pytest.raises(NothingSelectedError, match=re.escape(f"`attnprof baseline save 'my own.yaml' -o {tmp_path}/b.json`")):
+        baseline.read(tmp_path / "b.json", "my own.yaml")
+    why = judge.mismatch(held(point()), Made("0.1.0", "2.14", "abc"), "b.json", "own.yaml")
+    assert "Make it anew with `attnprof baseline save own.yaml -o b.json`" in why
+
+
 def test_a_missing_baseline_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "main.json").write_text("{}")
     with pytest.raises(NothingSelectedError, match=r"no such baseline.*main\.json.*baseline save"):
@@ -209,7 +217,7 @@ def accepted(metric: str, before: int, after: int, key: str = "k1") -> Accepted:
 
 def test_accepting_changes_the_point_and_the_ledger() -> None:
     now = point(macs=2500)
-    changed = baseline.accept(held(point(), point("k2", "se")), [accepted("macs", 2000, 2500), accepted(POINT, 1, 0, "k2")])
+    changed = ledger.accept(held(point(), point("k2", "se")), [accepted("macs", 2000, 2500), accepted(POINT, 1, 0, "k2")])
     assert list(changed.points) == ["k1"]
     assert [each.metric for each in changed.accepted] == ["macs", POINT]
     rows = judge.judge(changed, [now])
@@ -217,7 +225,7 @@ def test_accepting_changes_the_point_and_the_ledger() -> None:
     (row,) = [row for row in rows if row.reason is Reason.ACCEPTED]
     assert row.sentence.endswith("macs 2,500 (accepted 2026-11-21: needed)")
     assert exit_code(judge.judge(changed, [point(macs=2501)])) == 1
-    assert baseline.accept(changed, [accepted("macs", 2000, 2500)]) == changed, "once is enough"
+    assert ledger.accept(changed, [accepted("macs", 2000, 2500)]) == changed, "once is enough"
     later = held(point(), accepted=(accepted("macs", 1000, 1500),))
     assert {row.reason for row in judge.judge(later, [point()])} == {Reason.EQUAL}, "of another value"
 
@@ -225,13 +233,13 @@ def test_accepting_changes_the_point_and_the_ledger() -> None:
 def test_accepting_what_the_baseline_does_not_say_is_refused() -> None:
     for change in (accepted("macs", 1999, 2500), accepted("macs", 2000, 2500, "k7")):
         with pytest.raises(NothingSelectedError, match="Run the gate again"):
-            baseline.accept(held(point()), [change])
+            ledger.accept(held(point()), [change])
 
 
 def test_saving_anew_keeps_the_ledger_of_what_is_still_there() -> None:
     old = held(point(), accepted=(accepted("macs", 1, 2), accepted("macs", 1, 2, "k3"), accepted(POINT, 1, 0, "k4")))
-    assert [each.key for each in baseline.merged(old, held(point())).accepted] == ["k1", "k4"]
-    assert baseline.merged(None, held(point())) == held(point())
+    assert [each.key for each in ledger.merged(old, held(point())).accepted] == ["k1", "k4"]
+    assert ledger.merged(None, held(point())) == held(point())
 
 
 def test_a_point_has_the_integers_of_its_record() -> None:
@@ -354,6 +362,12 @@ def test_five_thousand_rows_fit_into_a_step_summary(worse: int) -> None:
     assert worse == 0 or text.index("### regressed") < 400
 
 
+def test_the_body_of_a_comment_is_shorter() -> None:
+    text = summary.render(result(*regressions(5000)), summary.COMMENT)
+    assert 40_000 < len(text.encode()) <= 60_000
+    assert "This summary was cut at 58 KiB; the other of its 5,000 rows" in text
+
+
 def test_a_small_summary_is_not_cut() -> None:
     text = summary.render(result(*regressions(20)))
     assert "was cut" not in text
@@ -368,7 +382,7 @@ def test_a_summary_takes_the_room_that_is_left(limit: int) -> None:
 
 def test_annotations_escape_and_are_ten_at_most() -> None:
     lines = github.render(result(*regressions(1, "a", "50 %, a:b\nnext\r::error::x")))
-    assert lines == ["::error file=specs/own.yaml,line=3,col=5::50 %25, a:b%0Anext%0D::error::x"]
+    assert lines == ["::error file=specs/own.yaml,line=3,col=5::50 %25, a:b next ::error::x"]
     many = github.render(result(*regressions(10)))
     assert len(many) == 10
     more = github.render(result(*regressions(500), Row(EXACT, Reason.NEW_POINT, Outcome.WARN, "new")))
@@ -377,6 +391,9 @@ def test_annotations_escape_and_are_ten_at_most() -> None:
     assert more[10] == "::warning file=specs/own.yaml::new"
     hostile = replace(result(*regressions(1)), file="a,b:c%d.yaml")
     assert github.render(hostile)[0].startswith("::error file=a%2Cb%3Ac%25d.yaml,line=3,col=5::")
+    (line,) = github.render(replace(result(*regressions(1, "a", HOSTILE)), file="a\ud800\x1b\n.yaml"))
+    assert line.startswith("::error file=a???.yaml,line=3,col=5::<b>`|x|`[a](b) ::error::%250A,??[31m & ? 名")
+    assert line.encode().decode().isprintable()
 
 
 def test_annotations_name_the_file_from_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

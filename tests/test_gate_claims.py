@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnprof import plan
-from attnprof.errors import SpecError
+from attnprof.complexity import budget
+from attnprof.errors import SpecError, UsageError
 from attnprof.gate import orders, points, promises
 from attnprof.gate.baseline import Point, point_of_case
 from attnprof.gate.rows import Outcome, Reason, Row, exit_code
@@ -20,7 +21,7 @@ from attnprof.records import Case
 from attnprof.spec import Spec, json_schema, parse_text
 from attnprof.spec.promise_text import MAX_TEXT, parse
 from attnprof.spec.promises import Promise, PromiseError
-from attnprof.spec.quantities import UNITS, parse_amount
+from attnprof.spec.quantities import UNITS, parse_amount, parse_tolerance
 from attnprof.spec.values import EXACT_METRICS
 
 SPEC = """\
@@ -92,6 +93,14 @@ def test_a_claim_is_read(text: str) -> None:
         ("mac <= 1", 0, "no metric of a gate is called 'mac'", "did you mean 'macs'?"),
         ("latency(se) < 1", 0, "no metric of a gate", "--base-ref"),
         ("macs <= 1Gib", 8, "'Gib' is no unit", "did you mean 'GiB'?"),
+        ("macs <= 40 MFLOPs", 8, "'40 MFLOPs' counts flops", "write a budget of macs as '1.5 GMACs'"),
+        ("peak <= 40 MMACs", 8, "'40 MMACs' counts macs", "write a budget of peak_bytes as '2 GiB'"),
+        ("params <= 2 * 25.6 M MACs", 14, "'25.6 M MACs' counts macs", "write a budget of params as '25.6 M'"),
+        ("macs <= 1 GiB MACs", 8, "'GiB MACs' is no unit", ""),
+        ("macs <= 1 hw >= 9x9", 10, "the end, or @ and a condition, is wanted here, not 'hw'", ""),
+        ("macs <= 2 macs(se)", 10, "is wanted here, not 'macs'", ""),
+        ("order(flops, Q) <= 1", 13, "not in 'Q'", ""),
+        ("order(macs, N) <= 1 MACs", 0, "plain numbers", ""),
         ("macs <= 1GiB", 0, "count are compared with bytes", "MiB"),
         ("peak_bytes <= 1G", 0, "bytes are compared with count", "MiB"),
         ("macs + peak <= 1", 0, "cannot be added", ""),
@@ -147,6 +156,42 @@ def test_amounts_are_exact(unit: str, number: int) -> None:
     assert parse_amount(f"{number}{unit}").value == number * UNITS[unit][0]
 
 
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("macs <= 40 MMACs", 40_000_000),
+        ("macs<=40MMAC @ hw >= 9x9", 40_000_000),
+        ("macs <= (15 MACs)", 15),
+        ("flops <= 3 GFLOPs", 3_000_000_000),
+        ("params <= 25.6 M", 25_600_000),
+        ("params <= 25.6 M params", 25_600_000),
+        ("params <= 512 parameters", 512),
+        ("flops / 2 <= 3 GMACs + macs", 3_000_000_000),
+    ],
+)
+def test_claims_read_the_amounts_that_the_fixture_reads(text: str, number: int) -> None:
+    claim = parse(text)
+    (found,) = [each for each in claim.numbers if each.counts or each.text == "25.6 M"]
+    assert found.kind == "count"
+    assert found.value == number
+    assert budget.number(found.text, found.counts or "params") == number
+
+
+@pytest.mark.parametrize(("text", "field"), [("40 MFLOPs", "macs"), ("2 GMACs", "peak_bytes"), ("1 MAC", "params")])
+def test_both_refuse_another_count_with_the_same_sentence(text: str, field: str) -> None:
+    with pytest.raises(PromiseError) as claim:
+        parse(f"{field} <= {text}")
+    with pytest.raises(UsageError) as fixture:
+        budget.number(text, field)
+    assert f"{claim.value.what}: {claim.value.hint}." == str(fixture.value)
+
+
+def test_a_tolerance_of_another_count_is_refused() -> None:
+    assert parse_tolerance("macs", "+1 MMACs").allows(0, 10**6)
+    with pytest.raises(UsageError, match="it counts flops"):
+        parse_tolerance("macs", "+1 MFLOPs")
+
+
 def test_mistakes_are_told_in_the_file(tmp_path: Path) -> None:
     text = f"""{SPEC}claims:
   - macs(nonlocl) < 1
@@ -160,7 +205,7 @@ tol: {{mac: 5%, flops: 5q, peak: +1M, latency: +3, params: 1%, peak_bytes: true}
         parse_text(text, "own.yaml")
     told = str(caught.value)
     first = text.splitlines().index("claims:") + 2
-    assert f"own.yaml:{first + 1}:18: claims.1: an order is in N, C, B, T, not in 'Q)'" in told
+    assert f"own.yaml:{first + 1}:18: claims.1: an order is in N, C, B, T, not in 'Q'" in told
     assert f"own.yaml:{first + 3}:5: claims.3: count are compared with bytes" in told
     for words in (
         "'mac': did you",

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +196,17 @@ def test_a_missing_baseline_is_3_and_every_row_is_written(call: Call, repo: Path
     assert "there is no such baseline. Did you mean base.json?" in " ".join(done.out.split())
     rows = json.loads((repo / "gate.json").read_text())["rows"]
     assert [(row["reason"], row["outcome"]) for row in rows] == [("NO_BASELINE", "mismatch")] * 4
+    said = " ".join(done.out.split())
+    assert said.count("there is no such baseline") == 1
+    assert said.startswith("not comparable: 4 points: not compared: bse.json: there is no such baseline.")
+    assert "-o bse.json`" in said
+    explained = " ".join(call("gate", "spec.yaml", "--baseline", "bse.json", *ALLOW, "--explain").out.split())
+    assert explained.count("[NO_BASELINE]") == 4
+    one = call(
+        "gate", "spec.yaml", "--baseline", "bse.json", *ALLOW, "--match", "se", "--set", "input.hw=9x9", "--markdown", "m.md"
+    )
+    assert " ".join(one.out.split()).startswith("not comparable: se 1x16x9x9 inference: not compared: bse.json: there is no")
+    assert (repo / "m.md").read_text().count("no such baseline") == 1
     assert len(check_junit((repo / "j.xml").read_bytes()).findall(".//error")) == 4
 
 
@@ -397,7 +408,7 @@ def test_hostile_names_reach_every_output(call: Call, repo: Path, monkeypatch: p
     check_junit((repo / "junit.xml").read_bytes())
     assert {case.get("classname") for case in ET.parse(repo / "junit.xml").iterfind(".//testcase")} == {"se", label}
     assert "<b>" not in (repo / "m.md").read_text()
-    assert (repo / "step.md").read_text() == (repo / "m.md").read_text()
+    assert (repo / "step.md").read_text() == (repo / "m.md").read_text(), "as short as this, they are one"
     assert all(line.count("::") >= 2 and line.startswith("::error file=spec.yaml") for line in done.err.splitlines())
     assert "%250A" in done.err
     assert call("baseline", "accept", "--from", "gate.json", "--reason", "r", "--match", "[<]b*").code == 0
@@ -422,7 +433,13 @@ def test_dry_run_lists_points_and_claims(call: Call, repo: Path) -> None:
     assert timed.splitlines()[-1].startswith(
         "time: about 80 s to 2 min: 5 to 15 pairs of processes of at most 4 points, 2 s of"
     )
+    assert timed.splitlines()[:-1] == [f"time {line.split(' ', 2)[2]}" for line in done.out.splitlines()[:4]], (
+        "no cases are counted"
+    )
+    listed = call("gate", "spec.yaml", *ALLOW, "--base-ref", "HEAD", "--match", "se", "--dry-run", "--json").json["time"]
+    assert [(each["label"], each["point"]) for each in listed] == [("se", f"1x16x{n}x{n} inference") for n in (9, 17)]
     data = call("gate", "spec.yaml", *BASE, *ALLOW, "--dry-run", "--json").json
+    assert data["time"] == []
     assert (len(data["points"]), data["to_trace"], data["refused"]) == (4, 2, None)
     assert [each["cases"] for each in data["claims"]] == [2, 4]
     assert 4 < data["seconds"]["counting"]["least"] == data["seconds"]["counting"]["most"] < 6
@@ -532,13 +549,50 @@ def test_show_and_diff(call: Call, repo: Path) -> None:
     edit(repo / "other.json", '"shape": "1x16x9x9"', '"shape": "1x16x9x9"')
     done = call("baseline", "diff", "base.json", "other.json")
     assert done.out.splitlines() == [
+        "A is base.json, B is other.json.",
+        "",
         "se 1x16x9x9 inference: params 32 -> 64 (+100.0 %, +32)",
         "se 1x16x17x17 inference: params 32 -> 64 (+100.0 %, +32)",
-        "2 of 40 numbers differ.",
+        "2 of 40 numbers differ: 2 more.",
     ]
     assert done.code == 0
-    assert call("baseline", "diff", "base.json", "other.json", "--format", "json").json["counts"]["regressed"] == 2
-    assert "params 32" in call("baseline", "diff", "base.json", "other.json", "--format", "markdown").out
+    data = call("baseline", "diff", "base.json", "other.json", "--format", "json").json
+    assert (data["kind"], data["counts"]["more"], data["counts"]["less"]) == ("attnprof baseline diff", 2, 0)
+    assert "exit_code" not in data
+    assert [(row["metric"], row["from"], row["to"]) for row in data["rows"] if row["what"] == "more"] == [
+        ("params", 32, 64)
+    ] * 2
+    edit(repo / "other.json", '"macs": 20736', '"macs": 20730')
+    text = call("baseline", "diff", "base.json", "other.json", "--format", "markdown").out
+    assert text.startswith("## base.json (A) and other.json (B)\n\n3 of 40 numbers differ: 2 more, 1 less.\n")
+    assert "### more: 2\n\n- se 1x16x9x9 inference: params 32" in text
+    assert "### less: 1\n\n- mine 1x16x9x9 inference: macs 20,736" in text
+
+
+def test_a_diff_speaks_of_two_baselines_and_judges_nothing(call: Call, repo: Path) -> None:
+    first = baseline.read(repo / "base.json")
+    points = dict(first.points)
+    gone, failed, other = list(points)[:3]
+    points["new"] = replace(points.pop(gone), key="new", label="eca")
+    points[failed] = replace(points[failed], status="oom", metrics={})
+    made = replace(first.made, torch="1.0")
+    (repo / "other.json").write_text(baseline.write(replace(first, points=points, made=made)))
+    for form in ("table", "markdown", "json"):
+        done = call("baseline", "diff", "base.json", "other.json", "--format", form)
+        assert (done.code, done.err) == (0, "")
+        for word in ("regressed", "passed", "warned", "exit code", "vanished", "attnprof gate"):
+            assert word not in done.out
+        told = " ".join(done.out.split())
+        assert f"{first.points[gone].name}: only in A" in told
+        assert "inference: only in B" in told
+        assert f"{first.points[failed].name}: counted in A, oom in B" in told
+        assert "base.json was made with torch" in told
+    back = call("baseline", "diff", "other.json", "base.json").out
+    assert f"{first.points[failed].name}: oom in A, counted in B" in " ".join(back.split())
+    assert back.splitlines()[-1] == "3 of 23 numbers differ: 1 other, 1 only in A, 1 only in B."
+    same = call("baseline", "diff", "other.json", "other.json").out
+    assert "numbers are equal" in same
+    assert first.points[other].name not in same
 
 
 @pytest.mark.parametrize(
@@ -568,6 +622,36 @@ def test_an_old_report_is_not_accepted(call: Call, repo: Path) -> None:
     done = call("baseline", "accept", "--from", "gate.json", "--reason", "r")
     assert done.code == 3
     assert "macs is 20,737 in the baseline, not 20,736" in done.err
+
+
+def test_accepting_twice_says_that_nothing_was_to_change(call: Call, repo: Path) -> None:
+    (repo / "mine.py").write_text(ONE_MORE)
+    assert call("gate", "spec.yaml", *BASE, *ALLOW, "--report-json", "gate.json").code == 1
+    accept = ("baseline", "accept", "--from", "gate.json", "--reason", "r")
+    first = call(*accept)
+    assert (first.code, first.err) == (0, "wrote base.json: commit it.\n")
+    text = (repo / "base.json").read_text()
+    again = call(*accept)
+    assert (again.code, again.err) == (0, "")
+    assert again.out == "nothing was to change: base.json has all that matches already.\n"
+    assert (repo / "base.json").read_text() == text
+
+
+def test_numbers_of_two_torches_are_not_mixed(call: Call, repo: Path) -> None:
+    (repo / "mine.py").write_text(ONE_MORE)
+    assert call("gate", "spec.yaml", *BASE, *ALLOW, "--report-json", "gate.json").code == 1
+    shutil.copy(repo / "base.json", repo / "older.json")
+    edit(repo / "older.json", '"torch": "', '"torch": "1.')
+    before = (repo / "older.json").read_text()
+    accept = ("baseline", "accept", "--from", "gate.json", "--baseline", "older.json", "--reason", "r")
+    done = call(*accept)
+    assert done.code == 3
+    assert "Run the gate again with torch 1." in done.err
+    assert "`attnprof baseline save spec.yaml -o older.json`" in done.err
+    assert (repo / "older.json").read_text() == before
+    report = json.loads((repo / "gate.json").read_text())
+    (repo / "gate.json").write_text(json.dumps({**report, "made": None}))
+    assert call(*accept).code == 2
 
 
 def test_a_ledger_outlives_a_save(call: Call, repo: Path) -> None:

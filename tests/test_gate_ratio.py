@@ -15,7 +15,7 @@ import pytest
 
 from attnprof import stats
 from attnprof.errors import UsageError
-from attnprof.gate import baseline, ratio_class, ratio_run
+from attnprof.gate import baseline, ledger, ratio_class, ratio_run
 from attnprof.gate.ratios import PASSED, REGRESSED, UNDECIDED, Held, Ratios, decide, mismatch, pairs_of
 from attnprof.gate.rows import Outcome, Reason, Row
 from attnprof.gate.timing import Options
@@ -269,10 +269,10 @@ def test_a_point_that_is_gone_takes_its_ratio_along() -> None:
     cases = [REFERENCE, case()]
     (pair,) = pairs_of(cases, "se", ratio_class.traced_keys(cases))
     old = _baseline([pair], Ratios("This CPU", "2.13", {pair.key: HELD}))
-    assert baseline.merged(old, replace(old, ratios=None)).ratios == old.ratios, "--exact-only leaves them"
-    assert baseline.merged(old, replace(old, ratios=None, points={})).ratios is None
+    assert ledger.merged(old, replace(old, ratios=None)).ratios == old.ratios, "--exact-only leaves them"
+    assert ledger.merged(old, replace(old, ratios=None, points={})).ratios is None
     gone = baseline.Accepted("point", pair.key, "mine", "1x8x9x9 inference", 1, 0, "why", "2026-01-01")
-    assert baseline.accept(old, [gone]).ratios is None
+    assert ledger.accept(old, [gone]).ratios is None
 
 
 # --- the commands
@@ -314,7 +314,7 @@ def test_save_stores_ratios_and_show_and_diff_tell_them(call: Call, repo: Path, 
     told = " ".join(call("baseline", "diff", "main", "other").out.split())
     assert "mine 1x16x9x9 inference: latency / se 2 (" in told
     assert "The ratios of baselines/main.json were measured on This CPU, those of baselines/other.json on That CPU." in told
-    assert "2 of 42 numbers differ." in told
+    assert "2 of 42 numbers differ: 2 more." in told
 
 
 @pytest.mark.parametrize("words", [("--exact-only",), ("--set", "measure.device=none")])

@@ -18,7 +18,6 @@ from attnprof.errors import NothingSelectedError, UsageError
 
 if TYPE_CHECKING:
     from attnprof.gate.baseline import Accepted, Baseline
-    from attnprof.gate.outputs import Result
 
 _PATH = click.Path(path_type=Path)
 
@@ -46,7 +45,7 @@ def save_command(spec: str, **options: Any) -> int:
     has the device none, or where it has no `baseline:`. Exit code 5: a case failed.
     """
     from attnprof import plan, report
-    from attnprof.gate import baseline, naming, points
+    from attnprof.gate import baseline, ledger, naming, points
     from attnprof.spec import check_import_permission, parse_file
     from attnprof.spec.imports import check_imported_files
 
@@ -61,7 +60,7 @@ def save_command(spec: str, **options: Any) -> int:
         found = points.count(plan.expand(parsed, "none"), options["timeout"], listener)
         measures = not options["exact_only"] and parsed.measure.device != "none"
         ratios, lost = measured_ratios(parsed, options, listener, path) if measures else (None, False)
-    saved = baseline.merged(old, baseline.Baseline(parsed.name, baseline.made_now(), found, ratios=ratios))
+    saved = ledger.merged(old, baseline.Baseline(parsed.name, baseline.made_now(), found, ratios=ratios))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -115,35 +114,13 @@ def show_command(name: str | None, as_json: bool) -> None:
 @click.option("--format", "form", default="table", show_default=True, type=click.Choice(("table", "markdown", "json")))
 def diff_command(a: str, b: str, form: str) -> None:
     """What is other in B than in A (names or paths). The exit code is 0 whatever that is: `gate` judges."""
-    from attnprof.gate import naming, outputs, summary
+    from attnprof.gate import difference, naming
 
-    result = _difference(naming.file_of(a), naming.file_of(b), naming.read(a), naming.read(b))
+    found = difference.between(naming.file_of(a), naming.file_of(b), naming.read(a), naming.read(b))
     if form == "json":
-        echo_json(outputs.data(result))
+        echo_json(difference.data(found))
     else:
-        click.echo(summary.render(result) if form == "markdown" else outputs.difference(result), nl=False)
-
-
-def _difference(a: Path, b: Path, before: Baseline, after: Baseline) -> Result:
-    from dataclasses import asdict
-
-    from attnprof.gate import judge, outputs, ratio_rows
-
-    why = judge.mismatch(before, after.made, str(a))
-    notes = [f"{a} was made with torch {before.made.torch}, {b} with torch {after.made.torch}."] if why else []
-    if before.ratios is not None and after.ratios is not None and before.ratios.device != after.ratios.device:
-        notes.append(f"The ratios of {a} were measured on {before.ratios.device}, those of {b} on {after.ratios.device}.")
-    rows = judge.judge(before, list(after.points.values()), judge.Rules(missing_fails=False))
-    rows += ratio_rows.differences(before, after)
-    return outputs.Result(
-        spec=f"{a} -> {b}",
-        file=str(b),
-        rows=tuple(rows),
-        baseline=str(a),
-        made=asdict(after.made),
-        baseline_made=asdict(before.made),
-        notes=tuple(notes),
-    )
+        click.echo(difference.markdown(found) if form == "markdown" else difference.table(found), nl=False)
 
 
 @baseline_group.command("accept")
@@ -156,7 +133,7 @@ def _difference(a: Path, b: Path, before: Baseline, after: Baseline) -> Result:
 @click.option("-q", "--quiet", is_flag=True, help="Errors only on stderr.")
 def accept_command(source: Path, **options: Any) -> None:
     """Take changes that a gate reported into the baseline, with the reason for it."""
-    from attnprof.gate import baseline, naming
+    from attnprof.gate import baseline, ledger, naming
     from attnprof.gate.rows import POINT
     from attnprof.spec.quantities import gated_metric
 
@@ -172,9 +149,14 @@ def accept_command(source: Path, **options: Any) -> None:
     if not changes:
         raise NothingSelectedError(f"{source}: no change of a point in it matches: nothing is accepted.")
     before = baseline.read(path)
-    changed = baseline.accept(before, changes)
+    _check_made(report, before, source, path)
+    changed = ledger.accept(before, changes)
+    new = changed.accepted[len(before.accepted) :]
+    if not new:
+        click.echo(f"nothing was to change: {path} has all that matches already.")
+        return
     put(path, baseline.write(changed))
-    for change in changed.accepted[len(before.accepted) :]:
+    for change in new:
         click.echo(f"accepted: {change.label} {change.point}: {change.metric} {change.before:,} -> {change.after:,}")
     if not options["quiet"]:
         say(f"wrote {path}: commit it.")
@@ -197,6 +179,24 @@ def _report(path: Path) -> Mapping[str, Any]:
     if found.get("schema") != outputs.SCHEMA:
         raise UsageError(f"{path}: its schema is {found.get('schema')}, not {outputs.SCHEMA}: run the gate again.")
     return found
+
+
+def _check_made(report: Mapping[str, Any], held: Baseline, source: Path, path: Path) -> None:
+    """Raises NothingSelectedError where the numbers of the report were counted with another torch than those of the file."""
+    from attnprof.gate import baseline
+
+    made = report.get("made")
+    torch = made.get("torch") if isinstance(made, dict) else None
+    if not isinstance(torch, str):
+        raise UsageError(f"{source}: the report does not say which torch it was made with: run the gate again.")
+    if torch != held.made.torch:
+        spec = report.get("file")
+        again = baseline.remake(path, spec) if isinstance(spec, str) and spec else baseline.remake(path)
+        raise NothingSelectedError(
+            f"{source} was counted with torch {torch}, and {path} with {held.made.torch}: "
+            f"one file holds the numbers of one torch. Run the gate again with torch {held.made.torch}, "
+            f"or make the whole file anew: `{again}`."
+        )
 
 
 def _changes(rows: Sequence[Mapping[str, Any]], metrics: set[str], options: Mapping[str, Any]) -> list[Accepted]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from attnprof.gate.forecast import Forecast
     from attnprof.gate.ratios import Pair
     from attnprof.gate.run import Asked, Plan
+    from attnprof.records import Case
 
 
 def dry_run(asked: Asked, chosen: Plan, options: Mapping[str, Any]) -> None:
@@ -30,7 +31,8 @@ def dry_run(asked: Asked, chosen: Plan, options: Mapping[str, Any]) -> None:
     refused = chosen.refusal[1] if chosen.refusal else None
     claims = [(promise.text, len(found)) for promise, found in chosen.claims]
     pairs = _ratios(asked, chosen)
-    forecasts = _forecasts(asked, chosen, options, pairs, (known, known_s, len(counted) - known))
+    timed = _timed(asked, chosen)
+    forecasts = _forecasts(asked, options, pairs, timed, (known, known_s, len(counted) - known))
     if options["as_json"]:
         echo_json(
             {
@@ -46,6 +48,7 @@ def dry_run(asked: Asked, chosen: Plan, options: Mapping[str, Any]) -> None:
                     }
                     for pair in pairs
                 ],
+                "time": [{"label": case.label, "point": point_of_case(case).text} for case in timed],
                 "refused": refused,
                 "to_trace": len(counted) - known,
                 "seconds": {
@@ -60,12 +63,15 @@ def dry_run(asked: Asked, chosen: Plan, options: Mapping[str, Any]) -> None:
         click.echo(f"ratio {pair.key} {point_of_case(pair.case).name} / {pair.reference.label}")
     for text, count in claims:
         click.echo(f"claim {text} ({count} {'time' if count == 1 else 'times'})")
+    for case in timed:
+        click.echo(f"time {point_of_case(case).name}")  # its key depends on the device
     if refused and "exact" in asked.classes:
         click.echo(f"exact: nothing: {refused}")
     if "ratio" in asked.classes and not pairs:
         why = "the baseline holds no ratio of a case of the spec" if chosen.baseline is not None else refused
         click.echo(f"ratio: nothing: {why}")
-    click.echo(f"{len(counted)} cases: {known} by kept closed forms, {len(counted) - known} to trace.")
+    if {"exact", "claims"} & set(asked.classes):
+        click.echo(f"{len(counted)} cases: {known} by kept closed forms, {len(counted) - known} to trace.")
     for name, each in forecasts.items():
         click.echo(f"{name}: {each.text}.")
 
@@ -81,12 +87,23 @@ def _ratios(asked: Asked, chosen: Plan) -> list[Pair]:
     return [pair for pair in pairs if pair.key in held.points]
 
 
-def _forecasts(
-    asked: Asked, chosen: Plan, options: Mapping[str, Any], pairs: list[Pair], counting: tuple[int, float, int]
-) -> dict[str, Forecast]:
-    """{what it is of: how long}."""
+def _timed(asked: Asked, chosen: Plan) -> list[Case]:
+    """The cases that the time class chooses from: of these it measures those that run code of the repository."""
     from attnprof import plan
     from attnprof.errors import NothingSelectedError
+
+    if "time" not in asked.classes:
+        return []
+    try:
+        return list({case.key: case for case in plan.select(chosen.cases, asked.match)}.values())
+    except NothingSelectedError:
+        return []
+
+
+def _forecasts(
+    asked: Asked, options: Mapping[str, Any], pairs: list[Pair], timed: list[Case], counting: tuple[int, float, int]
+) -> dict[str, Forecast]:
+    """{what it is of: how long}."""
     from attnprof.gate import forecast
 
     found = {"counting": forecast.of_counting(*counting)} if {"exact", "claims"} & set(asked.classes) else {}
@@ -94,9 +111,5 @@ def _forecasts(
         limits = measured_options(options, asked.rules.tolerances)
         found["ratio"] = forecast.of_ratio(pairs, asked.spec.measure.budget_s, limits)
     if "time" in asked.classes:
-        try:
-            points = len({case.key for case in plan.select(chosen.cases, asked.match)})
-        except NothingSelectedError:
-            points = 0
-        found["time"] = forecast.of_time(points, measured_options(options, asked.rules.tolerances))
+        found["time"] = forecast.of_time(len(timed), measured_options(options, asked.rules.tolerances))
     return found

@@ -170,7 +170,7 @@ def _write(result: Result, options: dict[str, Any], began: datetime) -> None:
     if options["junit"]:
         put(options["junit"], junit.render(result, began, seconds))
     if options["markdown"]:
-        put(options["markdown"], summary.render(result))
+        put(options["markdown"], summary.render(result, summary.COMMENT))
     step = os.environ.get("GITHUB_STEP_SUMMARY")
     if step and options["summary"] == "auto":
         _append(Path(step), result)

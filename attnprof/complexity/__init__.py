@@ -13,6 +13,7 @@ imported when a test first calls `complexity`.
 
 counted.py   Complexity, and the numbers that it gives: Amount, Order
 budget.py    '2 GiB', '1.5 GMACs' -> a number
+frames.py    errors of a module without the frames of attnprof and torch
 larger.py    inputs at a multiple of their size
 words.py     what a failed comparison says
 """

@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from attnprof.complexity import budget
+from attnprof.complexity.frames import asked, bare
 from attnprof.complexity.larger import AXES, larger, scaled
 from attnprof.errors import UntraceableError, UsageError
 from attnprof.profiling.growth import Growth, Sizes, over_multiples
@@ -128,7 +129,7 @@ class Complexity:
             found = over_multiples(sizes, name, variable, self._power(variable))
         except UntraceableError as error:
             raise UntraceableError(f"{self.label}: no order in {variable}: {error}") from None
-        return Order(name, found, self, sizes.counts(found.sizes[-1]))
+        return Order(name, found, self)
 
     @property
     def label(self) -> str:
@@ -230,12 +231,11 @@ class Order(float):
     variable: str
     growth: Growth
     of: Complexity
-    largest: Counts
 
-    def __new__(cls, metric: str, growth: Growth, of: Complexity, largest: Counts) -> Self:
-        """The exponent of a metric in a variable. largest: the Counts at the largest size that it was found over."""
+    def __new__(cls, metric: str, growth: Growth, of: Complexity) -> Self:
+        """The exponent of a metric in a variable."""
         made = super().__new__(cls, growth.exponent)
-        made.metric, made.variable, made.growth, made.of, made.largest = metric, growth.variable, growth, of, largest
+        made.metric, made.variable, made.growth, made.of = metric, growth.variable, growth, of
         return made
 
     def __eq__(self, other: object) -> bool:  # for type checkers: an order may be compared with an int
@@ -253,7 +253,11 @@ def count(module: nn.Module | str, inputs: Any, mode: str, dtype: str, args: Map
     import attnprof
     from attnprof import profiled
 
-    record = attnprof.profile(module, inputs, mode=mode, dtype=dtype, **args)
+    try:
+        record = attnprof.profile(module, inputs, mode=mode, dtype=dtype, **args)
+    except Exception as error:
+        bare(error, asked(module, inputs, mode))
+        raise
     if isinstance(module, str):
         return Complexity(record, dtype)
     return Complexity(record, dtype, module, tuple(profiled._inputs(inputs)))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from math import isfinite
 
 from attnprof import units
 from attnprof.complexity import budget
@@ -13,7 +14,7 @@ from attnprof.complexity.counted import METRICS, Amount, Order
 from attnprof.records import Counts
 from attnprof.report.text import clean, clip
 
-_MIRRORED: Mapping[str, str] = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
+_OPERATORS = ("<", "<=", ">", ">=", "==", "!=")
 _COSTS = ("macs", "flops", "bytes_moved")
 _NAMED = 3
 _LABEL, _LINE = 60, 76
@@ -21,24 +22,34 @@ _LABEL, _LINE = 60, 76
 
 def compared(op: str, left: object, right: object) -> list[str] | None:
     """The lines for `left op right` where one of them is an Amount or an Order; None for what is not ours."""
-    if op not in _MIRRORED:
+    if op not in _OPERATORS:
         return None
-    if not isinstance(left, (Amount, Order)) and isinstance(right, (Amount, Order)):
-        left, right, op = right, left, _MIRRORED[op]
+    turned = not isinstance(left, (Amount, Order)) and isinstance(right, (Amount, Order))
+    if turned:
+        left, right = right, left
     if isinstance(left, Order) and isinstance(right, (int, float)):
-        return _order(op, left, float(right))
+        return _order(op, left, float(right), turned)
     if isinstance(left, Amount) and isinstance(right, (int, float, str)):
-        return _amount(op, left, right)
+        return _amount(op, left, right, turned)
     return None
 
 
-def _amount(op: str, left: Amount, right: float | str) -> list[str]:
+def _sides(ours: str, op: str, other: str, turned: bool) -> str:
+    """The comparison as it is written. turned: ours stands on the right."""
+    return f"{other} {op} {ours}" if turned else f"{ours} {op} {other}"
+
+
+def _amount(op: str, left: Amount, right: float | str, turned: bool) -> list[str]:
     limit, value = budget.number(right, left.metric), int(left)
     written = right.strip() if isinstance(right, str) else _written(float(limit), left.metric)
+    ours = _written(value, left.metric)
+    if ours == written and value != limit:
+        word = METRICS[left.metric] if left.metric in ("macs", "flops") else "" if left.metric == "params" else "B"
+        ours, written = f"{value:,} {word}".rstrip(), f"{_exact(limit)} {word}".rstrip()
     noun = "" if left.metric in ("macs", "flops") else f"{METRICS[left.metric]} "
-    lines = [f"{noun}{_written(value, left.metric)} {op} {written}"]
+    lines = [_sides(f"{noun}{ours}", op, written, turned)]
     against = f" of {_label(right)}" if isinstance(right, Amount) else ""
-    lines.append(f"{_label(left)}: {value:,}, {_difference(value, limit, left.metric)} {float(limit):,.10g}{against}")
+    lines.append(f"{_label(left)}: {value:,}, {_difference(value, limit, left.metric)} {_exact(limit)}{against}")
     if left.metric == "params":
         return lines + _parameters(left)
     return lines + _holders(left.of.counts, left.metric)
@@ -55,18 +66,23 @@ def _difference(value: int, limit: float | Fraction, metric: str) -> str:
     return f"{_written(abs(float(value - limit)), metric)}{share} {'over' if value > limit else 'under'}"
 
 
-def _order(op: str, left: Order, right: float) -> list[str]:
+def _exact(value: float | Fraction) -> str:
+    """Every digit of a whole number, ten of another."""
+    return f"{int(value):,}" if isfinite(value) and value == int(value) else f"{float(value):,.10g}"
+
+
+def _order(op: str, left: Order, right: float, turned: bool) -> list[str]:
     name, found, metric = left.variable, left.growth, left.metric
     grows = "does not grow" if not left else f"grows as {name}" if left == 1 else f"grows as {name}**{left:.3g}"
     first, last = (left.of.size(name, found.sizes[at]) for at in (0, -1))
     how = "exact" if found.exact else "fitted slope"
-    here, there = (_written(getattr(counts, metric), metric) for counts in (left.of.counts, left.largest))
+    counts = left.of.counts
     lines = [
-        f"order of {METRICS[metric]} in {name}: {left:.3g} {op} {right:.3g}",
-        f"{_label(left)}: {here}, and it {grows}",
-        f"{how}: {len(found.sizes)} sizes, {first} to {last}; there {there}",
+        f"order of {METRICS[metric]} in {name}: {_sides(f'{left:.3g}', op, f'{right:.3g}', turned)}",
+        f"{_label(left)}: {_written(getattr(counts, metric), metric)}, and it {grows}",
+        f"{how}: {len(found.sizes)} sizes, {first} to {last}",
     ]
-    return lines + (_holders(left.largest, metric) if metric != "params" else [])
+    return lines + (_holders(counts, metric) if metric != "params" else [])
 
 
 def _label(of: Amount | Order) -> str:

@@ -8,7 +8,8 @@ ledger: the value of the point is changed as well.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from typing import Any
 from attnprof.errors import NothingSelectedError, UsageError
 from attnprof.gate import ratios as ratio_section
 from attnprof.gate.ratios import Ratios
-from attnprof.gate.rows import POINT
 from attnprof.records import Case, Counts, Record
 from attnprof.spec import near_file
 from attnprof.spec.scalars import format_scalar
@@ -25,7 +25,7 @@ from attnprof.spec.values import EXACT_METRICS
 SCHEMA = 1
 # 1  2026-11  first: spec, made, points by case key, accepted; ratios where latency was measured
 KIND = "attnprof baseline"
-REMAKE = "attnprof baseline save SPEC -o FILE"
+SPEC, FILE = "SPEC", "FILE"  # where no name is known
 _TEXTS = ("label", "mechanism", "shape", "mode", "dtype")
 
 
@@ -175,16 +175,22 @@ def _accepted_json(each: Accepted) -> dict[str, Any]:
     return out | {"reason": each.reason, "when": each.when} | ({"who": each.who} if each.who else {})
 
 
-def read(path: Path) -> Baseline:
-    """The content of a baseline file.
+def remake(file: Path | str = FILE, spec: str = SPEC) -> str:
+    """The command that makes a baseline anew."""
+    return f"attnprof baseline save {shlex.quote(spec)} -o {shlex.quote(str(file))}"
+
+
+def read(path: Path, spec: str = SPEC) -> Baseline:
+    """The content of a baseline file. `spec`: the file of the spec, for the command that an error advises.
 
     Raises NothingSelectedError (exit code 3) for a file that is not there or has another schema, UsageError (2) for one that is
     no baseline or damaged.
     """
+    again = remake(path, spec)
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
-        raise NothingSelectedError(f"{path}: there is no such baseline.{near_file(path)} To make it: `{REMAKE}`.") from None
+        raise NothingSelectedError(f"{path}: there is no such baseline.{near_file(path)} To make it: `{again}`.") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     try:
@@ -192,17 +198,17 @@ def read(path: Path) -> Baseline:
     except json.JSONDecodeError as error:
         conflict = " It holds the marks of a merge conflict." if "\n<<<<<<< " in f"\n{text}" else ""
         where = f"{path}:{error.lineno}:{error.colno}: "
-        raise UsageError(f"{where}this is no JSON ({error.msg}).{conflict} To make it anew: `{REMAKE}`.") from error
+        raise UsageError(f"{where}this is no JSON ({error.msg}).{conflict} To make it anew: `{again}`.") from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: {error}: the file is damaged. To make it anew: `{REMAKE}`.") from error
+        raise UsageError(f"{path}: {error}: the file is damaged. To make it anew: `{again}`.") from error
     if not isinstance(content, dict) or content.get("kind") != KIND:
         raise UsageError(f'{path}: this is no baseline of attnprof (no "kind": "{KIND}").')
     if content.get("schema") != SCHEMA:
-        raise NothingSelectedError(f"{path}: its schema is {content.get('schema')}, not {SCHEMA}. Make it anew: `{REMAKE}`.")
+        raise NothingSelectedError(f"{path}: its schema is {content.get('schema')}, not {SCHEMA}. Make it anew: `{again}`.")
     try:
         return _from_json(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"{path}: the file is damaged ({type(error).__name__}: {error}). Make it anew: `{REMAKE}`.") from error
+        raise UsageError(f"{path}: the file is damaged ({type(error).__name__}: {error}). Make it anew: `{again}`.") from error
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -238,6 +244,8 @@ def _accepted(line: Mapping[str, Any]) -> Accepted:
 def _integer(value: Any) -> int:
     if type(value) is not int:
         raise TypeError(f"{value!r} is no integer")
+    if value < 0:
+        raise ValueError(f"{value} is less than nothing")
     return value
 
 
@@ -245,53 +253,3 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
     return value
-
-
-def merged(old: Baseline | None, new: Baseline) -> Baseline:
-    """A baseline that is saved anew keeps the ledger of the old one, but for what is of no point any more or gone no more.
-
-    So it does the ratios, where none were measured for the new one.
-    """
-    if old is None:
-        return new
-    accepted = tuple(each for each in old.accepted if (each.key in new.points) != (each.metric == POINT))
-    return _of_points(replace(new, accepted=accepted, ratios=new.ratios or old.ratios))
-
-
-def _of_points(baseline: Baseline) -> Baseline:
-    """Without ratios of what is no point of it any more."""
-    held = baseline.ratios
-    kept = {} if held is None else {key: each for key, each in held.points.items() if key in baseline.points}
-    return replace(baseline, ratios=replace(held, points=kept) if held is not None and kept else None)
-
-
-def accept(baseline: Baseline, changes: Iterable[Accepted]) -> Baseline:
-    """The baseline with changes accepted: values changed, points gone, and a line each in the ledger; what was is left alone.
-
-    Raises NothingSelectedError where a point does not have the value that a change begins with: the gate saw another file.
-    """
-    points, ledger = dict(baseline.points), list(baseline.accepted)
-    for change in changes:
-        point = points.get(change.key)
-        known = _known(point, change.metric)
-        if known == change.after:
-            continue  # accepted before
-        if point is None or known != change.before:
-            have = "not there" if known is None else f"{known:,}"
-            raise NothingSelectedError(
-                f"{change.label} {change.point}: {change.metric} is {have} in the baseline, not {change.before:,}: "
-                "the gate's report is about another baseline. Run the gate again."
-            )
-        if change.metric == POINT:
-            del points[change.key]
-        else:
-            points[change.key] = replace(point, metrics={**point.metrics, change.metric: change.after})
-        ledger.append(change)
-    return _of_points(replace(baseline, points=points, accepted=tuple(ledger)))
-
-
-def _known(point: Point | None, metric: str) -> int | None:
-    """What a baseline has of a point: a number, or under POINT whether it is there."""
-    if metric == POINT:
-        return 0 if point is None else 1
-    return None if point is None else point.metrics.get(metric)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from attnprof.gate.outputs import Result
 from attnprof.gate.rows import Outcome, Row
+from attnprof.report.text import clean
 
 MOST = 10
 _KINDS = {
@@ -49,11 +50,14 @@ def _relative(file: str, root: Path | None) -> str:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    """A sentence as the value of a command: in one line, of characters that print."""
+    return clean(text).replace("%", "%25")
 
 
 def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
+    """A path: only what would end the command or cannot be written as UTF-8 is other."""
+    printed = "".join(char if char.isprintable() else "?" for char in text)
+    return printed.replace("%", "%25").replace(":", "%3A").replace(",", "%2C")
 
 
 def wanted(choice: str, environment: Mapping[str, str]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from attnprof.gate.baseline import Accepted, Baseline, Made, Point
+from attnprof.gate.baseline import SPEC, Accepted, Baseline, Made, Point, remake
 from attnprof.gate.rows import EXACT, POINT, Outcome, Reason, Row
 from attnprof.report.text import clean
 from attnprof.spec.quantities import NONE, Tolerance
@@ -44,13 +44,13 @@ def judge(
     return rows
 
 
-def mismatch(baseline: Baseline, made: Made, file: str) -> str:
-    """Why nothing can be compared with a baseline: '' where it can."""
+def mismatch(baseline: Baseline, made: Made, file: str, spec: str = SPEC) -> str:
+    """Why nothing can be compared with a baseline: '' where it can. `spec`: the file of the spec, for the advice."""
     if baseline.made.torch == made.torch:
         return ""
     return (
         f"{file} was made with torch {baseline.made.torch}, and here is {made.torch}: what an op is made of may differ. "
-        f"Make it anew with `attnprof baseline save SPEC -o {file}`, or install torch {baseline.made.torch}."
+        f"Make it anew with `{remake(file, spec)}`, or install torch {baseline.made.torch}."
     )
 
 

@@ -55,7 +55,7 @@ def listed() -> list[Listed]:
                 found.append(Listed(file, problem=str(error)))
     if not found:
         where = f"{FOLDER}/ holds no baseline" if FOLDER.is_dir() else f"there is no folder {FOLDER}/{near_file(FOLDER)}"
-        raise NothingSelectedError(f"{where}. To make one: `{baseline.REMAKE}`, or --name NAME in place of -o FILE.")
+        raise NothingSelectedError(f"{where}. To make one: `{baseline.remake()}`, or --name NAME in place of -o FILE.")
     return found
 
 

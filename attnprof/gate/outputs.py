@@ -95,30 +95,50 @@ def console(result: Result, explain: bool = False, colour: bool = False) -> str:
         lines.append(_painted(f"{WORDS[outcome]}:", _COLOURS[outcome], colour))
         lines += [f"  {line}" for sentence in _sentences(rows, explain) for line in wrap(sentence, WIDTH - 2, "  ")]
         lines.append("")
-    for note in result.notes:
+    for note in other_notes(result):
         lines += [*wrap(note), ""]
     worst = next((_COLOURS[outcome] for outcome in ORDER if result.counts[outcome]), _GREEN)
     return "\n".join([*lines, *(_painted(line, worst, colour) for line in wrap(result.verdict))]) + "\n"
+
+
+def sentences(rows: Sequence[Row]) -> list[str]:
+    """The sentences of rows of one outcome; points that are not compared for the same reason are one sentence."""
+    refusals = [_refusal(row) for row in rows]
+    counts, said, out = Counter(refusals), set(), []
+    for row, why in zip(rows, refusals, strict=True):
+        if not why or counts[why] == 1:
+            out.append(row.sentence)
+        elif why not in said:
+            said.add(why)
+            out.append(f"{counts[why]:,} points: {why}")
+    return out
+
+
+def _refusal(row: Row) -> str:
+    """Why a whole point is not compared, without its name; '' for other rows."""
+    name = f"{row.label} {row.point}: "
+    refused = row.outcome is Outcome.MISMATCH and row.metric == POINT and row.sentence.startswith(name)
+    return row.sentence.removeprefix(name) if refused else ""
+
+
+def other_notes(result: Result) -> list[str]:
+    """The notes that no refused point says already."""
+    refusals = [row.sentence for row in result.of(Outcome.MISMATCH)]
+    return [note for note in result.notes if not any(sentence.endswith(note) for sentence in refusals)]
 
 
 def _painted(text: str, code: str, colour: bool) -> str:
     return f"\x1b[{code}m{text}\x1b[0m" if colour else text
 
 
-def difference(result: Result) -> str:
-    """A sentence per row that is not equal, without a verdict: what `baseline diff` prints."""
-    rows = [row for outcome in ORDER for row in result.of(outcome) if row.before != row.after or row.metric == POINT]
-    lines = [line for row in rows for line in wrap(row.sentence, indent="  ")]
-    end = f"{len(rows):,} of {len(result.rows):,} numbers differ." if rows else f"All {len(result.rows):,} numbers are equal."
-    return "\n".join([*lines, *(line for note in result.notes for line in wrap(note)), end]) + "\n"
-
-
 def _sentences(rows: Sequence[Row], explain: bool) -> Iterator[str]:
-    shown = rows if explain else rows[:_MOST]
-    for row in shown:
-        yield f"[{row.reason}] {row.sentence}" if explain else row.sentence
-    if len(shown) < len(rows):
-        yield f"and {len(rows) - len(shown):,} more (--explain, --markdown and --report-json have them all)"
+    if explain:
+        yield from (f"[{row.reason}] {row.sentence}" for row in rows)
+        return
+    every = sentences(rows)
+    yield from every[:_MOST]
+    if len(every) > _MOST:
+        yield f"and {len(every) - _MOST:,} more (--explain, --markdown and --report-json have them all)"
 
 
 def data(result: Result) -> dict[str, Any]:

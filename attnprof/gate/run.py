@@ -98,11 +98,11 @@ def _baseline(asked: Asked, made: Made) -> tuple[Baseline | None, tuple[Reason, 
     if asked.baseline is None:
         return None, (Reason.NO_BASELINE, "no --baseline is given, which the exact and ratio classes compare with")
     try:
-        found = baselines.read(asked.baseline)
+        found = baselines.read(asked.baseline, asked.spec.source or baselines.SPEC)
     except NothingSelectedError as error:
         reason = Reason.ENV_MISMATCH if asked.baseline.exists() else Reason.NO_BASELINE
         return None, (reason, str(error))
-    why = judge.mismatch(found, made, str(asked.baseline))
+    why = judge.mismatch(found, made, str(asked.baseline), asked.spec.source or baselines.SPEC)
     if not found.points:
         return found, (Reason.NO_BASELINE, f"{asked.baseline}: the baseline has no points.")
     return found, (Reason.ENV_MISMATCH, why) if why else None

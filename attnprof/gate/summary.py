@@ -1,17 +1,19 @@
 """Rows -> Markdown for a step summary or a pull request: what went wrong first, what passed folded, cut before it is refused.
 
-GitHub drops a step summary of more than 1 MiB as a whole; this one ends at 900 KiB with a sentence that says so.
+GitHub drops a step summary of more than 1 MiB as a whole, and refuses a comment of more than 65,536
+characters; the one ends at 900 KiB, the other at 58 KiB, with a sentence that says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from attnprof.gate.outputs import ORDER, WORDS, Result
+from attnprof.gate.outputs import ORDER, WORDS, Result, other_notes, sentences
 from attnprof.gate.rows import POINT, Outcome, Row
 from attnprof.report.markdown import escape
 
 LIMIT = 900 * 1024
+COMMENT = 58 * 1024  # of the body of a pull request's comment: GitHub takes 65,536 characters
 MARKER = "<!-- attnprof gate -->"
 LEAST = 4096  # with less room than this there is no summary
 _ROOM = 1024  # for the end
@@ -21,7 +23,7 @@ _FOLDED = (Outcome.IMPROVED, Outcome.PASS)
 def render(result: Result, limit: int = LIMIT) -> str:
     """The document, at most `limit` bytes in UTF-8."""
     lines = [MARKER, f"## {escape(result.verdict)}", ""]
-    lines += [f"> {escape(note)}\n" for note in result.notes]
+    lines += [f"> {escape(note)}\n" for note in other_notes(result)]
     size = sum(map(_bytes, lines))
     for outcome in ORDER:
         rows = result.of(outcome)
@@ -54,8 +56,7 @@ def _lines(outcome: Outcome, rows: Sequence[Row]) -> Iterator[str]:
     if outcome is Outcome.PASS:
         yield from _passed(rows)
         return
-    for row in rows:
-        yield f"- {escape(row.sentence)}"
+    yield from (f"- {escape(sentence)}" for sentence in sentences(rows))
 
 
 def _passed(rows: Sequence[Row]) -> Iterator[str]:

@@ -22,8 +22,9 @@ from attnprof.spec.promises import (
     PromiseError,
     Term,
     Test,
+    check_amounts,
 )
-from attnprof.spec.quantities import UNITS, gated_metric, kind_of, parse_amount
+from attnprof.spec.quantities import gated_metric, kind_of, parse_amount, unit_end
 from attnprof.spec.values import EXACT_METRICS, SDPA, nearest, parse_hw
 
 _T = TypeVar("_T")
@@ -83,6 +84,7 @@ class _Parser:
             self._fail("order() is compared with numbers and other orders, not with a metric", 0)
         if len({each.variable for each in found}) > 1:
             self._fail("the orders of one claim are all in the same variable", 0)
+        check_amounts(made)
         kinds = [self._kind(made.left), self._kind(made.right)]
         if all(kinds) and kinds[0] != kinds[1]:
             self._fail(f"{kinds[0]} are compared with {kinds[1]}", 0, "bytes have units such as MiB, counts such as M or G")
@@ -136,17 +138,14 @@ class _Parser:
 
     def _amount(self, match: re.Match[str]) -> Number:
         """A number, with the unit that follows."""
-        start, self.at = match.start("number"), match.end()
-        unit = re.compile(r" ?([A-Za-z]+)").match(self.text, self.at)
-        if unit is not None and (unit[1] in UNITS or not unit[0].startswith(" ")):
-            self.at = unit.end()
+        start, self.at = match.start("number"), unit_end(self.text, match.end())
         text = self.text[start : self.at]
         try:
             amount = parse_amount(text)
         except UsageError as error:
             what, _, hint = str(error).partition(": ")
             self._fail(what, start, hint)
-        return Number(amount.value, amount.kind, text)
+        return Number(amount.value, amount.kind, text, amount.counts, start)
 
     def _metric(self, word: str, start: int) -> Metric:
         try:
@@ -292,8 +291,9 @@ class _Parser:
             self._fail(f"'{mark}' is wanted here, not {self._shown(self._start())}", self._start(), hint)
 
     def _shown(self, at: int) -> str:
-        rest = self.text[at : at + 20]
-        return f"'{rest.split()[0]}'" if rest.split() else "the end"
+        """The token that stands there; where there is none, the characters up to a space."""
+        rest = (token[0] if (token := _TOKEN.match(self.text, at)) else self.text[at:])[:20].split()
+        return f"'{rest[0]}'" if rest else "the end"
 
     def _fail(self, what: str, offset: int, hint: str = "") -> NoReturn:
         raise PromiseError(what, offset, hint)

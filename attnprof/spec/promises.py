@@ -2,7 +2,7 @@
 
     claim      =  sum  ("<" | "<=" | ">" | ">=" | "==")  sum  [ "@" condition ]
     sum        =  products, added or subtracted;   product  =  terms, multiplied or divided;   ( sum ) is a term
-    term       =  100 | 2GiB | 10G | metric | metric(label) | order(metric, N) | order(metric(label), N)
+    term       =  100 | 2GiB | 10G | 1.5 GMACs | metric | metric(label) | order(metric, N) | order(metric(label), N)
     condition  =  tests joined by and, or, not and parentheses
     test       =  hw >= 65x65 | h == 97 | w | n (h * w) | channels | batch | frames | mode == training | dtype | sdpa
                   | mechanism == 'ccnet*'
@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from attnprof.spec.quantities import of_another
 from attnprof.spec.values import nearest
 
 VARIABLES = {"N": "h * w", "C": "channels", "B": "batch", "T": "frames"}
@@ -32,11 +33,13 @@ class PromiseError(ValueError):
 
 @dataclass(frozen=True)
 class Number:
-    """An amount."""
+    """An amount. counts: the metric that its word names ('GMACs'), or ''. offset: where it stands in the text."""
 
     value: Fraction
     kind: str
     text: str
+    counts: str = ""
+    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,15 +100,33 @@ class Promise:
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """Every metric in it."""
-        return (*_metrics(self.left), *_metrics(self.right))
+        return tuple(each for each in self._leaves if isinstance(each, Metric))
+
+    @property
+    def numbers(self) -> tuple[Number, ...]:
+        """Every amount in it."""
+        return tuple(each for each in self._leaves if isinstance(each, Number))
+
+    @property
+    def _leaves(self) -> tuple[Number | Metric, ...]:
+        return (*_leaves(self.left), *_leaves(self.right))
 
 
-def _metrics(term: Term) -> Iterator[Metric]:
-    if isinstance(term, Metric):
+def _leaves(term: Term) -> Iterator[Number | Metric]:
+    if isinstance(term, Arithmetic):
+        yield from _leaves(term.left)
+        yield from _leaves(term.right)
+    else:
         yield term
-    elif isinstance(term, Arithmetic):
-        yield from _metrics(term.left)
-        yield from _metrics(term.right)
+
+
+def check_amounts(promise: Promise) -> None:
+    """Raises PromiseError for an amount of a count that the claim is not about: MACs are not FLOPs."""
+    about = [each.metric for each in promise.metrics]
+    for each in promise.numbers:
+        if each.counts and each.counts not in about:
+            what, _, hint = of_another(each.text, each.counts, about[0]).partition(": ")
+            raise PromiseError(what, each.offset, hint)
 
 
 def check_labels(promise: Promise, labels: Sequence[str]) -> Iterator[PromiseError]:

@@ -1,4 +1,7 @@
-"""Amounts as people write them in gates: '2GiB', '10G', '1.5e9', and tolerances such as '5%' and '+16MiB'. Exact fractions."""
+"""Amounts as people write them in gates: '2GiB', '10G', '1.5 GMACs', and tolerances such as '5%' and '+16MiB'. Exact fractions.
+
+A count may end in the word that says what it is of. MACs are not FLOPs, so the word of another count is refused.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +22,30 @@ UNITS: Mapping[str, tuple[int, str]] = {  # unit -> (factor, kind)
     **{prefix: (10 ** (3 * power), "count") for power, prefix in enumerate("KMGTP", 1)},
     "k": (1000, "count"),
 }
+WORDS: Mapping[str, str] = {  # after a count: what it is of
+    "MACs": "macs",
+    "MAC": "macs",
+    "FLOPs": "flops",
+    "FLOP": "flops",
+    "parameters": "params",
+    "params": "params",
+}
+_EXAMPLES = {"macs": "1.5 GMACs", "flops": "3 GFLOPs", "params": "25.6 M"}
 _NUMBER = r"(?:[0-9]{1,18}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})(?:[eE][+-]?[0-9]{1,2})?"
-_AMOUNT = re.compile(rf"({_NUMBER})\s*([A-Za-z]*)")
+_AMOUNT = re.compile(rf"({_NUMBER})\s*([A-Za-z]*(?: +[A-Za-z]+)?)")
+_UNIT = re.compile(r" ?([A-Za-z]+)(?!\w*\s*\()")  # what has a label in parentheses is a metric
+_WORD = re.compile(rf" +(?:{'|'.join(WORDS)})\b(?!\s*\()")
 _PERCENT = re.compile(rf"({_NUMBER})\s*%")
 TIMED = ("latency",)  # gated in a class of its own, with a tolerance as well
 
 
 @dataclass(frozen=True)
 class Amount:
-    """A number with what it is of: 'bytes', 'count', or '' where nothing says."""
+    """A number with what it is of: 'bytes', 'count', or '' where nothing says; and the count that its word names, or ''."""
 
     value: Fraction
     kind: str = ""
+    counts: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,16 +65,44 @@ NONE = Tolerance()
 
 
 def parse_amount(text: str) -> Amount:
-    """'2GiB' -> 2147483648 bytes. Raises UsageError with the nearest unit."""
+    """'2GiB' -> 2147483648 bytes, '1.5 GMACs' -> 1500000000 MACs. Raises UsageError with the nearest unit."""
     match = _AMOUNT.fullmatch(text.strip())
     if match is None:
         raise UsageError(f"'{text:.40}' is no amount: write a number such as 100, 2GiB or 10G")
-    if match[2] not in UNITS:
+    unit, counts = counted_unit(match[2])
+    if unit not in UNITS or (counts and UNITS[unit][1] == "bytes"):
         near = [f"did you mean '{unit}'?" for unit in UNITS if unit.lower() == match[2].lower()]
         hint = near[0] if near else f"units are {', '.join(unit for unit in UNITS if unit)}"
         raise UsageError(f"'{match[2]:.20}' is no unit: {hint}")
-    factor, kind = UNITS[match[2]]
-    return Amount(Fraction(match[1]) * factor, kind)
+    factor, kind = UNITS[unit]
+    return Amount(Fraction(match[1]) * factor, "count" if counts else kind, counts)
+
+
+def counted_unit(text: str) -> tuple[str, str]:
+    """'GMACs' -> ('G', 'macs'); 'GiB' -> ('GiB', '')."""
+    for word, counts in WORDS.items():
+        if text.endswith(word):
+            return text.removesuffix(word).strip(), counts
+    return text, ""
+
+
+def unit_end(text: str, at: int) -> int:
+    """Where the unit ends that follows a number in a text: 'GiB', ' GMACs', ' M params'; `at` where none does."""
+    unit = _UNIT.match(text, at)
+    if unit is not None and (unit[1] in UNITS or counted_unit(unit[1])[1] or not unit[0].startswith(" ")):
+        at = unit.end()
+    word = _WORD.match(text, at)
+    return at if word is None else word.end()
+
+
+def of_another(text: str, counts: str, metric: str) -> str:
+    """What is said of an amount of one count where another metric is meant."""
+    return f"'{text:.40}' counts {counts}: {advice(metric)}"
+
+
+def advice(metric: str) -> str:
+    """How a budget of a metric is written."""
+    return f"write a budget of {metric} as '{_EXAMPLES.get(metric, '2 GiB')}'"
 
 
 def kind_of(metric: str) -> str:
@@ -90,4 +133,6 @@ def parse_tolerance(metric: str, value: Any) -> Tolerance:
         raise UsageError(f"'{text:.40}' is no tolerance: write a share such as 5%, or so much on top such as +16MiB") from None
     if amount.kind not in ("", kind_of(metric)):
         raise UsageError(f"'{text:.40}' is no tolerance of {metric}, which counts no {amount.kind}")
+    if amount.counts not in ("", metric):
+        raise UsageError(f"'{text:.40}' is no tolerance of {metric}: it counts {amount.counts}")
     return Tolerance(extra=amount.value, text=text)
