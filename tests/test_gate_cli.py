@@ -532,6 +532,15 @@ def test_saving_twice_gives_the_same_file_and_a_new_line_per_new_point(call: Cal
     assert [line.split() for line in git_diff(repo) if "base" in line] == [["2", "0", "base.json"]]
 
 
+def test_saving_says_what_it_takes_in_without_a_reason(call: Call, repo: Path) -> None:
+    same = call("baseline", "save", "spec.yaml", "-o", "base.json", *ALLOW)
+    assert "accept" not in same.err
+    edit(repo / "base.json", '"params": 32,', '"params": 31,')
+    done = call("baseline", "save", "spec.yaml", "-o", "base.json", *ALLOW)
+    assert done.code == 0
+    assert "warning: 2 numbers are higher than in the file that was there, or gone" in done.err
+
+
 def test_the_default_file_is_named_after_the_spec(call: Call, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text("input: {channels: 16, hw: 9x9}\nmechanisms: [se]\n")
     done = call("baseline", "save", "tiny.yaml")

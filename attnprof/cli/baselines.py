@@ -67,10 +67,22 @@ def save_command(spec: str, **options: Any) -> int:
         raise UsageError(f"{path.parent}: cannot be made: {error.strerror or error}.") from error
     put(path, baseline.write(saved))
     click.echo(str(path))
+    _dearer(old, saved)
     failed = [point for point in found.values() if point.status != "ok"]
     for point in failed:
         say(f"warning: {point.name}: {point.status}: {' '.join(point.detail.split())[:300]}: it is recorded as failing.")
     return 5 if failed or lost else 0
+
+
+def _dearer(old: Baseline | None, saved: Baseline) -> None:
+    """Say where a file that was replaced had lower numbers, or points that are gone: nothing in the new one says why."""
+    from attnprof.gate import judge
+
+    rows = [] if old is None else judge.judge(old, list(saved.points.values()))
+    worse = [row for row in rows if row.fails]
+    if worse:
+        told = "1 number is" if len(worse) == 1 else f"{len(worse):,} numbers are"
+        say(f"warning: {told} higher than in the file that was there, or gone: `baseline accept` would have written down why.")
 
 
 def _old(path: Path, quiet: bool) -> Baseline | None:
