@@ -47,9 +47,13 @@ def render(rows: Sequence[Row]) -> str:
 
 
 def _machine(rows: Sequence[Row]) -> str:
-    found = sorted({f"{row['cpu']}, {row['cores']} cores, torch {row['torch']}" for row in rows})
+    found = sorted({f"{row['cpu']}, {row['cores']} cores, torch {row['torch']}" for row in rows if row["cpu"]})
     dates = sorted({row["date"] for row in rows})
-    return f"Machine: {'; '.join(found) or 'not recorded'}. Date: {', '.join(dates) or 'not recorded'}."
+    codes = sorted({row["code"] for row in rows})
+    return (
+        f"Machine: {'; '.join(found) or 'not recorded'}. Date: {', '.join(dates) or 'not recorded'}. "
+        f"Code (digest of the files that measure and decide): {', '.join(codes) or 'not recorded'}."
+    )
 
 
 def _summary(rows: Sequence[Row]) -> str:
