@@ -492,7 +492,8 @@ def test_without_a_device_the_counts_are_there_and_the_rest_says_why(call: Call,
     assert data["name"] == "tiny"
     assert len(data["records"]) == CASES
     for raw in data["records"]:
-        assert set(raw) == {"case", "status", "counts", "timing", "memory", "energy_j", "environment", "detail"}
+        fields = {"case", "status", "counts", "timing", "memory", "energy_j", "environment", "detail"}
+        assert set(raw) == fields | {"memory_timeline"}
         assert (raw["status"], raw["timing"], raw["memory"]) == ("ok", None, None)
         assert raw["counts"]["macs"] > 0
     assert json.loads((folder / "tiny.json").read_text())["records"] == data["records"]

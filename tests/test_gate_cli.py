@@ -215,7 +215,7 @@ def test_another_torch_or_schema_is_3(call: Call, repo: Path) -> None:
     done = call("gate", "spec.yaml", *BASE, *ALLOW, "--json")
     assert done.code == 3
     assert {row["reason"] for row in done.json["rows"]} == {"ENV_MISMATCH"}
-    assert "attnprof baseline save SPEC -o base.json" in done.json["notes"][0]
+    assert "attnprof baseline save spec.yaml -o base.json" in done.json["notes"][0]
     edit(repo / "base.json", '"schema": 1', '"schema": 7')
     assert call("gate", "spec.yaml", *BASE, *ALLOW).code == 3
 
