@@ -38,7 +38,7 @@ crosscheck: setup ## reports/crosscheck.md: every counter over the whole catalog
 honesty: setup ## reports/interval_honesty.md: do the intervals hold what they say (an hour on an idle machine)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.interval_honesty
 
-time-gate: setup ## reports/time_gate_honesty.md: does the time gate cry wolf (about an hour on an idle machine)
+time-gate: setup ## reports/time_gate_honesty.md: does the time gate cry wolf (an hour and a half on an idle machine)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.time_gate_honesty --resume
 
 forms: setup ## attnprof/profiling/forms/kept: closed forms of the catalogue, found and verified anew
