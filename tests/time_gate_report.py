@@ -26,6 +26,7 @@ working tree as head. The module is a 3x3 convolution of 16 channels at 1x16x32x
 same: head differs by a comment, and a neighbour burns CPU and memory bandwidth without a pause.
 slow: head applies it 33 times, a tenth more of the same work, without that neighbour. slow_busy: that beside it. What else ran
 on the machine shows in the share of its processors that was not idle; a gate alone keeps about 70 % of two busy.
+Other work ran beside most of the gates on record; from gate 32 of `slow` on the experiment had a higher priority (nice -15).
 
 Before the children of a pair kept what memory their heaps once had, a pair sampling for 0.8 s, the same machine gave a standard
 deviation of 6.0 % between pairs in 18 gates of `same`, and two of four gates of `slow` were undecided."""
