@@ -1,18 +1,21 @@
 """The store: DIR/NAME.jsonl, append-only, one JSON object per line, one write and one fsync per line.
 
 Lines are {"schema": N, "kind": "run", "name", "baseline", "metrics", "keys", "source", "commit"} and {"schema": N, "kind":
-"record", "record": Record as JSON}. Several writers may append, files may be concatenated: the last record of a key wins. A
+"record", "record": Record as JSON}. One run writes a store at a time (a lock on it says so), and files may be
+concatenated: the last record of a key wins. A
 torn last line (a writer was killed) is dropped and said. What a record was made with stands in its environment under
 `provenance`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,25 +100,94 @@ def _take(data: Any, where: str, runs: list[Run], records: dict[str, Record]) ->
         raise UsageError(f"{where}: this line lacks or misnames a field: {error!r}.") from error
 
 
-def append(path: Path, entry: Record | Run) -> None:
-    """Add one line, durably: a torn line that an earlier writer left is closed first."""
-    if isinstance(entry, Record):
-        content: dict[str, Any] = {"kind": "record", "record": to_json(entry)}
-    else:
-        content = {"kind": "run", **asdict(entry)}
-    line = json.dumps({"schema": SCHEMA_VERSION, **content}, separators=(",", ":")).encode() + b"\n"
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+@dataclass
+class Writer:
+    """A store that is open for writing, with the lock that keeps other runs out. What `append` returned from is on the disk."""
+
+    path: Path
+    descriptor: int
+    mended: bool = False
+
+    def append(self, entry: Record | Run) -> None:
+        """Add one line, durably; a torn line that an earlier writer left is cut off before the first.
+
+        Raises UsageError where the disk does not take all of it; none of it is left then.
+        """
+        if isinstance(entry, Record):
+            content: dict[str, Any] = {"kind": "record", "record": to_json(entry)}
+        else:
+            content = {"kind": "run", **asdict(entry)}
+        line = json.dumps({"schema": SCHEMA_VERSION, **content}, separators=(",", ":")).encode() + b"\n"
+        try:
+            if os.fstat(self.descriptor).st_nlink == 0:
+                raise UsageError(f"{self.path}: the file was removed or replaced while it was written to. {_GO_ON}")
+            if not self.mended:
+                self.mended = True
+                _mend(self.descriptor)
+            there, written = os.fstat(self.descriptor), 0
+            try:
+                while written < len(line):
+                    written += os.write(self.descriptor, line[written:])
+                os.fsync(self.descriptor)
+            except BaseException:
+                if written:
+                    os.ftruncate(self.descriptor, there.st_size)
+                raise
+        except OSError as error:
+            raise UsageError(f"{self.path}: cannot be written: {error.strerror or error}. {_advice(error)}{_GO_ON}") from error
+
+
+_GO_ON = "What was written before is kept: run it again with --resume."
+
+
+def _advice(error: OSError) -> str:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return "Make room on the disk, or give another --out. " if full else ""
+
+
+@contextlib.contextmanager
+def writing(path: Path, fresh: bool = False, wait: bool = False) -> Iterator[Writer]:
+    """A store to append to, for as long as the run lasts; made where it is not there, emptied where it is to be `fresh`.
+
+    The lock is the file's own and ends with this process, however that ends. Raises UsageError where another run has it (unless
+    this is to `wait`), or the file cannot be written.
+    """
+    new = not path.exists()
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # mending and writing must not meet another writer's
-        _mend(descriptor)
-        written = os.write(descriptor, line)
-        if written != len(line):
-            raise UsageError(f"{path}: the disk took {written} of {len(line)} bytes.")
-        os.fsync(descriptor)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error.strerror or error}.") from error
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}. Give another --out.") from error
+    try:
+        try:
+            _lock(descriptor, path, wait)
+            if fresh:
+                os.ftruncate(descriptor, 0)
+            if new:
+                _sync_folder(path.parent)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be written: {error.strerror or error}. {_advice(error)}") from error
+        yield Writer(path, descriptor)
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path, wait: bool) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise UsageError(
+            f"{path}: another run is writing this store. Wait until it is through, or give --out another folder; "
+            "to share the work, give each its --shard I/N."
+        ) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # a file system without locks
+            raise
+
+
+def append(path: Path, entry: Record | Run) -> None:
+    """Add one line, durably; another writer is waited for."""
+    with writing(path, wait=True) as writer:
+        writer.append(entry)
 
 
 def _mend(descriptor: int) -> None:
@@ -151,11 +223,16 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder last."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def reusable(stored: Stored, case: Case, provenance: Mapping[str, Any], calibrated: bool = False) -> Record | None:

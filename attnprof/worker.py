@@ -88,10 +88,12 @@ def _trace(request: Mapping[str, Any], board: Board, say: Say) -> None:
     tracer = getattr(importlib.import_module(module), name)
     for index, case in enumerate(_cases(request)):
         board.turn_to(index)
+        began = time.perf_counter()
         try:
-            say({"event": "traced", "key": case.key, **_found(tracer(case))})
+            found = _found(tracer(case))
+            say({"event": "traced", "key": case.key, "seconds": time.perf_counter() - began, **found})
         except BaseException as error:  # noqa: BLE001 - SystemExit of a user's module must not end the others' run
-            say(failure(case, error))
+            say({**failure(case, error), "seconds": time.perf_counter() - began})
             if _status(error) == "oom":
                 return  # what an exhausted process does next is anybody's guess: the rest gets a fresh one
 

@@ -144,7 +144,7 @@ def measure(case: Case, options: Options) -> tuple[int | None, str]:
     """(the allocator's peak of a real pass, '' or why there is none), found in a child of its own."""
     request = {"op": "memory", "cases": [to_json(case)], "seed": 0, "memory_bytes": options.memory_bytes}
     reason = ""
-    for item in converse(request, timeout_s=options.timeout_s):
+    for item in converse(request, timeout_s=options.bound_s):
         if isinstance(item, Ending):
             reason = reason or item.reason()
         elif item["event"] == "memory":

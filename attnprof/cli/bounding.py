@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnprof.errors import UsageError
@@ -11,6 +10,7 @@ from attnprof.records import Record
 
 if TYPE_CHECKING:
     from attnprof.spec import Spec
+    from attnprof.store import Writer
 
 
 def check(spec: Spec) -> None:
@@ -23,9 +23,8 @@ def check(spec: Spec) -> None:
         raise UsageError(f"{spec.source}: {error}" if spec.source else str(error)) from error
 
 
-def bounded(records: Sequence[Record], spec: Spec, store_path: Path | None = None) -> list[Record]:
+def bounded(records: Sequence[Record], spec: Spec, writer: Writer | None = None) -> list[Record]:
     """The records with the rates that bound them, where the spec asks for bounds; what changes goes to the store as well."""
-    from attnprof import store
     from attnprof.profiling import rates
     from attnprof.spec.values import BOUND_METRICS
 
@@ -33,6 +32,6 @@ def bounded(records: Sequence[Record], spec: Spec, store_path: Path | None = Non
         return list(records)
     out = rates.stamped(records, spec.bounds)
     for before, after in zip(records, out, strict=True):
-        if store_path is not None and after is not before:
-            store.append(store_path, after)
+        if writer is not None and after is not before:
+            writer.append(after)
     return out

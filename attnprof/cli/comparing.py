@@ -11,7 +11,7 @@ import click
 
 from attnprof.cli import echo_json
 from attnprof.cli.hosting import channels_of, check_own_places, host_options, network_of
-from attnprof.cli.options import Seconds, check_entry, frames_of, modes_of, name_and_args, shape_options
+from attnprof.cli.options import Seconds, check_entry, frames_of, modes_of, name_and_args, shape_options, timeout_option
 from attnprof.cli.progress import progress, say
 from attnprof.errors import NothingSelectedError, UsageError
 from attnprof.records import Case, Record
@@ -42,7 +42,7 @@ _CLAIMS = 5  # printed per pair
     metavar="K",
     help="Processes that time every case, each with its own budget; from 2 on, intervals cover what varies between them.",
 )
-@click.option("--timeout", default=300.0, show_default=True, type=Seconds(), help="Seconds per case before it is killed.")
+@timeout_option
 @click.option("--force", is_flag=True, help="Compare mechanisms whose inputs have another layout.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="Errors only on stderr.")

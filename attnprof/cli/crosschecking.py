@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +12,9 @@ from attnprof.cli import echo_json
 from attnprof.cli.options import Seconds, check_entry, frames_of, name_and_args, shape_options
 from attnprof.cli.progress import progress
 from attnprof.records import Case, Record, Shape
+
+if TYPE_CHECKING:
+    from attnprof.store import Writer
 
 
 @click.command("crosscheck")
@@ -73,10 +75,9 @@ def crosscheck_command(
 
 
 def cross_checked(
-    records: Mapping[str, Record], counters: Sequence[str], path: Path, options: Mapping[str, Any]
+    records: Mapping[str, Record], counters: Sequence[str], writer: Writer, options: Mapping[str, Any]
 ) -> dict[str, Record]:
     """For `run`: {key: record with opinions} of the records that want them, each written to the store at once."""
-    from attnprof import store
     from attnprof.execute import Options
     from attnprof.execute.crosscheck import attach, crosscheck_cases
     from attnprof.profiling.crosscheck.names import expand
@@ -88,7 +89,7 @@ def cross_checked(
         answers = crosscheck_cases([record.case for record in wanted], chosen, Options(timeout_s=options["timeout"]), listener)
         for record, answer in zip(wanted, answers, strict=True):
             found[record.case.key] = dataclasses.replace(record, crosscheck=answer.crosscheck)
-            store.append(path, found[record.case.key])
+            writer.append(found[record.case.key])
     return found
 
 

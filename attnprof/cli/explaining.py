@@ -116,9 +116,9 @@ def _in_child(case: Case) -> Explanation:
 
     options = Options(tracer="attnprof.profiling.whatif.explain:explain_case")
     request = {"op": "trace", "tracer": options.tracer, "cases": [to_json(case)], "memory_bytes": child_memory(options)}
-    for item in converse(request, timeout_s=options.timeout_s):
+    for item in converse(request, timeout_s=options.bound_s):
         if isinstance(item, Ending):
-            record = ended(Record(case), item, options)
+            record = ended(Record(case), item, options.bound_s)
             raise _unexplained(case, record.status, record.detail)
         if item["event"] != "traced":
             raise _unexplained(case, item["status"], item["detail"])

@@ -101,9 +101,9 @@ def visits_in_child(case: Case) -> list[Mapping[str, Any]]:
     options = Options(tracer="attnprof.profiling.placing:visits_of")
     request = {"op": "trace", "tracer": options.tracer, "cases": [to_json(case)], "memory_bytes": child_memory(options)}
     status, detail = "crashed", "the child said nothing"
-    for item in converse(request, timeout_s=options.timeout_s):
+    for item in converse(request, timeout_s=options.bound_s):
         if isinstance(item, Ending):
-            record = ended(Record(case), item, options)
+            record = ended(Record(case), item, options.bound_s)
             status, detail = record.status, record.detail
             break
         if item["event"] == "traced":

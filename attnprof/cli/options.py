@@ -30,6 +30,21 @@ class Seconds(click.FloatRange):
 
 
 VIDEO_FRAMES = 8
+_TIMEOUT = (
+    "Seconds per case before it is killed.  [default: 300 for counting; for measuring 20 times what it is predicted to take, "
+    "at least 60]"
+)
+
+
+def timeout_option(command: F) -> F:
+    """--timeout of commands that measure."""
+    return click.option("--timeout", type=Seconds(), help=_TIMEOUT)(command)
+
+
+def jobs_option(command: F) -> F:
+    """--jobs of commands that count many cases."""
+    text = "Processes that count cases at once; measuring has the machine to itself.  [default: one per core]"
+    return click.option("--jobs", type=click.IntRange(min=1), help=text)(command)
 
 
 def frames_of(given: int | None, names: Sequence[str]) -> int:

@@ -1,4 +1,8 @@
-"""Progress on stderr: a bar with time left on a terminal, one plain line per finished case otherwise."""
+"""Progress on stderr: a bar with time left on a terminal, one plain line per finished case otherwise.
+
+Time left is what the executor predicts; a stage that predicts nothing goes by what has passed. Of a stage
+with many cases a line per second is said, not one per case.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from contextlib import contextmanager
 from typing import Any
 
 Listener = Callable[[Any], None]
+_MANY = 200  # cases of a stage, from which not each is said
+_EVERY_S = 1.0
 
 
 @contextmanager
@@ -18,7 +24,7 @@ def progress(quiet: bool, budget_s: float | None = None) -> Iterator[Listener]:
     if quiet:
         yield lambda event: None
     elif sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
-        with _bar() as listener:
+        with _bar(budget_s) as listener:
             yield listener
     else:
         yield _plain(budget_s)
@@ -36,6 +42,7 @@ def say(text: str) -> None:
 
 def _plain(budget_s: float | None) -> Listener:
     began: dict[str, float] = {}
+    said: dict[str, float] = {}
 
     def listen(event: Any) -> None:
         if event.stage == "warning":
@@ -43,39 +50,51 @@ def _plain(budget_s: float | None) -> Listener:
             return
         now = time.monotonic()
         passed = now - began.setdefault(event.stage, now)
+        if event.total > _MANY and event.done < event.total and now - said.get(event.stage, 0.0) < _EVERY_S:
+            return
+        said[event.stage] = now
         what = f" {event.case.label} {event.case.shape.text()} {event.case.mode}" if event.case is not None else ""
         text = f" {event.text}" if event.text else ""
-        say(f"[{event.stage} {event.done}/{event.total}]{what}{text}{_left(event, passed, budget_s)}")
+        left = time_left(event, passed, budget_s)
+        say(f"[{event.stage} {event.done}/{event.total}]{what}{text}" + (f" ({left} left)" if left else ""))
 
     return listen
 
 
-def _left(event: Any, passed: float, budget_s: float | None) -> str:
-    """Time left of a stage: in proportion to what is done, and at most what the budget still allows."""
+def time_left(event: Any, passed: float, budget_s: float | None = None) -> str:
+    """'about 8 s' of a stage: as predicted, else in proportion to what is done; at most what the budget still allows."""
     if not 0 < event.done < event.total or passed < 1:
         return ""
-    left = passed / event.done * (event.total - event.done)
+    left = event.left_s if event.left_s is not None else passed / event.done * (event.total - event.done)
     if event.stage != "trace" and budget_s is not None:
         left = min(left, max(budget_s - passed, 0.0))
-    return f" (about {left:.0f} s left)"
+    for unit, seconds in (("h", 3600.0), ("min", 60.0)):
+        if left >= 1.5 * seconds:
+            return f"about {left / seconds:.2g} {unit}"
+    return f"about {left:.0f} s"
 
 
 @contextmanager
-def _bar() -> Iterator[Listener]:
+def _bar(budget_s: float | None) -> Iterator[Listener]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = (TextColumn("{task.fields[stage]:<8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.fields[stage]:<8}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]:>14}"))
     with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as bar:
         tasks: dict[str, Any] = {}
+        began: dict[str, float] = {}
 
         def listen(event: Any) -> None:
             if event.stage == "warning":
                 bar.console.print(f"warning: {event.text}", markup=False)
                 return
+            now = time.monotonic()
             if event.stage not in tasks:
-                tasks[event.stage] = bar.add_task("", total=event.total, stage=event.stage)
+                began[event.stage] = now
+                tasks[event.stage] = bar.add_task("", total=event.total, stage=event.stage, left="")
             what = f"{event.case.label} {event.case.shape.text()}" if event.case is not None else event.text
-            bar.update(tasks[event.stage], completed=event.done, total=event.total, description=what[:40].replace("[", r"\["))
+            left = time_left(event, now - began[event.stage], budget_s)
+            what = what[:40].replace("[", r"\[")
+            bar.update(tasks[event.stage], completed=event.done, total=event.total, description=what, left=left)
 
         yield listen

@@ -8,7 +8,7 @@ import signal
 import tempfile
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -16,11 +16,14 @@ from attnprof.cli import echo_json
 from attnprof.cli.bounding import bounded, check
 from attnprof.cli.crosschecking import cross_checked
 from attnprof.cli.made_from import commit_of, source_of
-from attnprof.cli.options import Seconds
+from attnprof.cli.options import jobs_option, timeout_option
 from attnprof.cli.progress import progress, say
 from attnprof.cli.reporting import write_reports
 from attnprof.errors import NothingSelectedError, UsageError
 from attnprof.records import SCHEMA_VERSION, Case, Record, to_json
+
+if TYPE_CHECKING:
+    from attnprof.store import Stored, Writer
 
 _CALIBRATED = "calibrated_memory"  # the metric that asks for it
 
@@ -36,7 +39,8 @@ _CALIBRATED = "calibrated_memory"  # the metric that asks for it
 @click.option("--only", multiple=True, metavar="GLOB", help="Only these mechanisms or labels (repeatable).")
 @click.option("--resume", is_flag=True, help="Re-run nothing that the store holds and that is ok.")
 @click.option("--fresh", is_flag=True, help="Forget what the store holds.")
-@click.option("--timeout", default=300.0, show_default=True, type=Seconds(), help="Seconds per case before it is killed.")
+@timeout_option
+@jobs_option
 @click.option(
     "--allow-import", multiple=True, metavar="PATTERN", help="Let `import:` entries run code: matched with module:Class."
 )
@@ -137,18 +141,20 @@ def _run_one(spec: Any, cases: Sequence[Case], options: dict[str, Any], formats:
 
     stem = report.file_stem(spec.name)
     folder: Path = options["out"] or Path("reports") / stem
-    path = _prepare(folder, stem, options)
-    kept = _reuse(path, cases, options, _CALIBRATED in spec.metrics)
+    path = _prepare(folder, stem)
     asked = tuple(dict.fromkeys(case.key for case in cases))
     made_from = source_of(spec.source, options["overrides"]), commit_of(spec.source)
     run = store.Run(spec.name, asked, spec.baseline, tuple(spec.metrics), *made_from)
-    larger = _larger_run(path, run.keys)
-    store.append(path, run)
-    found, interrupted = _execute(spec, [case for case in cases if case.key not in kept], options, path)
-    by_key = kept | found
-    if spec.counters and not interrupted:
-        by_key |= cross_checked(by_key, spec.counters, path, options)
-    records = bounded([by_key[key] for key in run.keys if key in by_key], spec, path)
+    with store.writing(path, fresh=options["fresh"]) as writer:
+        stored = store.load(path)
+        kept = _reuse(stored, path, cases, options, _CALIBRATED in spec.metrics)
+        larger = len(stored.records.keys() | set(run.keys)) if stored.records.keys() - set(run.keys) else 0
+        writer.append(run)
+        found, interrupted = _execute(spec, [case for case in cases if case.key not in kept], options, writer)
+        by_key = kept | found
+        if spec.counters and not interrupted:
+            by_key |= cross_checked(by_key, spec.counters, writer, options)
+        records = bounded([by_key[key] for key in run.keys if key in by_key], spec, writer)
     meta = report.Meta(spec.name, spec.baseline, spec.metrics, source=run.source, commit=run.commit)
     stale = [name for name in report.there(folder, stem) if name not in formats]
     written = write_reports(records, meta, (*formats, *(name for name in stale if name != "figure")), folder)
@@ -171,36 +177,25 @@ def _run_one(spec: Any, cases: Sequence[Case], options: dict[str, Any], formats:
     return records
 
 
-def _larger_run(path: Path, keys: Sequence[str]) -> int:
-    """How many cases the store will hold, where that is more than this run shows; 0 otherwise."""
-    from attnprof import store
-
-    known = set(store.load(path).records) if path.exists() else set()
-    return len(known | set(keys)) if known - set(keys) else 0
-
-
-def _prepare(folder: Path, stem: str, options: dict[str, Any]) -> Path:
-    """The store's path in a folder that is there; an old store is forgotten only under --fresh."""
+def _prepare(folder: Path, stem: str) -> Path:
+    """The store's path in a folder that is there and can be written."""
     path = folder / f"{stem}.jsonl"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass  # it can be written
-        if options["fresh"]:
-            path.unlink(missing_ok=True)
     except OSError as error:
-        raise UsageError(f"--out {folder}: {error.strerror or error}.") from error
+        raise UsageError(f"--out {folder}: {error.strerror or error}: give --out a folder that can be written.") from error
     return path
 
 
-def _reuse(path: Path, cases: Sequence[Case], options: dict[str, Any], calibrated: bool) -> dict[str, Record]:
+def _reuse(stored: Stored, path: Path, cases: Sequence[Case], options: dict[str, Any], calibrated: bool) -> dict[str, Record]:
     """{key: stored record} of what need not run again; `calibrated`: with a calibrated peak, where the case has a device."""
     from attnprof import store
     from attnprof.profiling.provenance import provenance
 
     kept: dict[str, Record] = {}
-    if path.exists():
-        stored = store.load(path)
+    if stored.runs or stored.records:
         for warning in stored.warnings if not options["quiet"] else ():
             say(f"warning: {warning}")
         for case in cases:
@@ -212,9 +207,8 @@ def _reuse(path: Path, cases: Sequence[Case], options: dict[str, Any], calibrate
     return kept
 
 
-def _execute(spec: Any, cases: Sequence[Case], options: dict[str, Any], path: Path) -> tuple[dict[str, Record], bool]:
+def _execute(spec: Any, cases: Sequence[Case], options: dict[str, Any], writer: Writer) -> tuple[dict[str, Record], bool]:
     """Run the cases; every record goes to the store the moment it is final. (records by key, interrupted?)"""
-    from attnprof import store
     from attnprof.execute import Options, run_cases
 
     chosen = Options(
@@ -222,13 +216,14 @@ def _execute(spec: Any, cases: Sequence[Case], options: dict[str, Any], path: Pa
         budget_s=spec.measure.budget_s,
         run_budget_s=spec.measure.run_budget_s,
         timeout_s=options["timeout"],
+        jobs=options["jobs"],
         calibrate=_CALIBRATED in spec.metrics,
     )
     found: dict[str, Record] = {}
 
     def keep(record: Record) -> None:
         with _undivided():
-            store.append(path, record)
+            writer.append(record)
             found[record.case.key] = record
 
     with progress(options["quiet"], spec.measure.run_budget_s) as listener:

@@ -38,6 +38,7 @@ class _Phase:
     predictor: Predictor
     total: int
     done: set[tuple[str, int]] = field(default_factory=set)
+    expected_s: float = 0.0  # of what is chosen and not yet begun
 
     def left_s(self) -> float:
         """Seconds of the run's budget that are left; infinite without one."""
@@ -52,8 +53,14 @@ class _Phase:
         if new:
             self.done |= new
             which = f"process {process + 1} of {every}" if process is not None and every > 1 else ""
-            self.listener(Progress("measure", len(self.done), self.total, record.case, which))
+            rest = min(self.expected_s, max(self.left_s(), 0.0))
+            self.listener(Progress("measure", len(self.done), self.total, record.case, which, rest))
         return record
+
+    def bounds_s(self, members: Sequence[Record]) -> list[float]:
+        """Seconds that each of them may take in one child."""
+        told, least, budget_s = self.options.timeout_s, self.options.min_samples, self.options.budget_s
+        return [told or self.predictor.timeout_s(record, least, budget_s) for record in members]
 
 
 def measure_all(records: Sequence[Record], device: str, options: Options, listener: Listener, began: float) -> Iterator[Record]:
@@ -81,7 +88,7 @@ def probe(device: str, dtypes: Sequence[str], options: Options) -> dict[str, Any
     """Whether torch can use a device, its model, rates and free memory, found out in a child."""
     request = {"op": "probe", "device": device, "dtypes": list(dtypes)}
     answer: dict[str, Any] = {"usable": False, "reason": "", "model": "", "rates": {}, "free_bytes": 0}
-    for item in converse(request, timeout_s=options.timeout_s, spawn=options.start == "spawn"):
+    for item in converse(request, timeout_s=options.bound_s, spawn=options.start == "spawn"):
         if isinstance(item, Ending):
             if item.kind != "end":
                 reason = item.reason()
@@ -114,12 +121,19 @@ def _within_budget(groups: list[list[Record]], phase: _Phase) -> Iterator[Record
                 yield phase.finish(_not_in_time(record, phase))
             return
         group = chosen[0]
+        phase.expected_s = sum(
+            max(phase.predictor.cell_s(record, phase.options.min_samples), phase.options.budget_s)
+            for members in chosen
+            for record in members
+        )
         keys = {record.case.key for record in group}
         share = _share(chosen, phase)
         waiting = [[record for record in rest if record.case.key not in keys] for rest in waiting]
         waiting = [rest for rest in waiting if rest]
         for record in measure_block(group, share, phase):
             phase.predictor.learn(record)
+            expected = phase.predictor.cell_s(record, phase.options.min_samples)
+            phase.expected_s = max(phase.expected_s - max(expected, phase.options.budget_s), 0.0)
             yield phase.finish(record)
 
 
@@ -204,7 +218,8 @@ def _time_in_one_process(
         fruitless = 0 if len(active) < before else fruitless + 1
         if fruitless >= _FRUITLESS:
             assert attempt.ending is not None
-            yield from (ended(record, attempt.ending, phase.options) for record in active.values())
+            bounds_s = phase.bounds_s(list(active.values()))
+            yield from (ended(record, attempt.ending, bound) for record, bound in zip(active.values(), bounds_s, strict=True))
             break
     return timed
 
@@ -217,12 +232,13 @@ def _time_once(members: list[Record], bounds: tuple[float, float], phase: _Phase
     now = time.monotonic()
     bounded = deadline != float("inf")
     memory_s = sum(phase.predictor.memory_s(record) for record in members)
+    bounds_s = phase.bounds_s(members)
     plan = {
         "block": os.urandom(6).hex(),
         "budget_s": options.budget_s,
         "min_samples": options.min_samples,
         "max_rel_ci": options.max_rel_ci,
-        "timeout_s": options.timeout_s,
+        "timeout_s": max(bounds_s),
         "enough_s": max(enough - now - memory_s, 0.0) if bounded else None,
         "deadline_s": max(deadline - now - memory_s, 0.0) if bounded else None,
         "seed": options.seed + number,
@@ -233,7 +249,7 @@ def _time_once(members: list[Record], bounds: tuple[float, float], phase: _Phase
             attempt.ending = item
             guilty = members[item.member] if item.member >= 0 and item.kind in ("died", "timeout") else None
             if guilty is not None and guilty.case.key in silent:
-                attempt.final.append(ended(guilty, item, options))
+                attempt.final.append(ended(guilty, item, bounds_s[item.member]))
             continue
         record = by_key[item["key"]]
         silent.discard(item["key"])
@@ -256,7 +272,7 @@ def _converse(request: dict[str, Any], members: list[Record], deadline: float, p
     return converse(
         {**request, "memory_bytes": child_memory(options) if cpu else None},
         members=len(members),
-        timeout_s=options.timeout_s,
+        timeout_s=phase.bounds_s(members),
         deadline=None if deadline == float("inf") else deadline + _OVERDUE_S,
         spawn=options.spawn if request["op"] == "measure" else options.start == "spawn",
     )
@@ -279,9 +295,10 @@ def _weigh(timed: list[Record], deadline: float, phase: _Phase) -> Iterator[Reco
                     yield replace(record, memory=Memory(**item["memory"]))
                 else:
                     yield replace(record, status=item["status"], detail=f"in the memory pass: {item['detail']}")
-            elif item.kind in ("died", "timeout"):
+            elif item.kind in ("died", "timeout", "lost"):
                 fruitless += 1
-                lost = [members[item.member]] if item.member >= 0 else members if fruitless >= _FRUITLESS else []
-                for record in lost:
-                    if waiting.pop(record.case.key, None) is not None:
-                        yield ended(record, item, phase.options)
+                bounds_s = phase.bounds_s(members)
+                lost = [item.member] if item.member >= 0 else list(range(len(members))) if fruitless >= _FRUITLESS else []
+                for index in lost:
+                    if waiting.pop(members[index].case.key, None) is not None:
+                        yield ended(members[index], item, bounds_s[index])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -36,11 +37,11 @@ class Calibrated:
 def calibrate_all(cases: Sequence[Case], options: Options, listener: Listener) -> Iterator[tuple[Case, Calibrated]]:
     """Every case, which must have a concrete device, with what came of it.
 
-    A case may take `options.timeout_s` and a child's memory; what was probed before it ended is kept on disk for the next time.
+    A case may take `options.bound_s` and a child's memory; what was probed before it ended is kept on disk for the next time.
     """
     folder = cache_folder()
     todo = {case.key: case for case in cases}
-    total, fruitless = len(todo), 0
+    total, fruitless, began = len(todo), 0, time.monotonic()
     while todo:
         batch = list(todo.values())
         cpu = not batch[0].device.startswith("cuda")
@@ -52,19 +53,21 @@ def calibrate_all(cases: Sequence[Case], options: Options, listener: Listener) -
             "memory_bytes": bound,
         }
         before = len(todo)
-        for item in converse(request, members=len(batch), timeout_s=options.timeout_s, spawn=options.start == "spawn"):
+        for item in converse(request, members=len(batch), timeout_s=options.bound_s, spawn=options.start == "spawn"):
             if isinstance(item, Ending):
                 if item.kind == "end":
                     continue
                 fruitless = 0 if len(todo) < before else fruitless + 1
                 lost = [batch[item.member]] if item.member >= 0 else batch if fruitless >= _FRUITLESS else []
-                reason = f"killed after {options.timeout_s:g} s" if item.kind == "timeout" else item.reason()
+                reason = f"killed after {options.bound_s:g} s" if item.kind == "timeout" else item.reason()
                 found = [(case, Calibrated(None, reason)) for case in lost if case.key in todo]
             else:
                 found = [(todo[item["key"]], _answer(item))]
             for case, calibrated in found:
                 del todo[case.key]
-                listener(Progress("calibrate", total - len(todo), total, case))
+                done = total - len(todo)
+                left_s = (time.monotonic() - began) / done * len(todo)
+                listener(Progress("calibrate", done, total, case, left_s=left_s))
                 yield case, calibrated
 
 

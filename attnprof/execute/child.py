@@ -1,4 +1,4 @@
-"""One conversation with one child: start, listen, bound, end. Waits in select; kills the child's whole process group."""
+"""Conversations with children: start, listen, bound, end. Waits in select; kills a child's whole process group."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,11 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True)
 class Ending:
-    """How a conversation ended: 'end' (all answered), 'died', 'timeout' (of a member) or 'deadline' (of the run)."""
+    """How a conversation ended.
+
+    'end' (all answered), 'died', 'timeout' (of a member), 'deadline' (of the run) or 'lost' (the fork server ended, and the
+    child with it: nobody in particular is to blame).
+    """
 
     kind: str
     member: int = -1
@@ -41,6 +45,8 @@ class Ending:
 
     def reason(self) -> str:
         """What happened, in words."""
+        if self.kind == "lost":
+            return "the fork server ended, and its children with it"
         if self.status is None:
             return self.kind
         code = os.waitstatus_to_exitcode(self.status)
@@ -54,23 +60,54 @@ class Ending:
         return f"killed by {name}{hint}"
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a child is asked, how many members it works on, and its bounds.
+
+    timeout_s: for every member, or one for each. deadline: of the whole conversation (monotonic). spawn: a fresh interpreter.
+    """
+
+    request: Mapping[str, Any]
+    members: int = 1
+    timeout_s: float | Sequence[float] = 300.0
+    deadline: float | None = None
+    spawn: bool = False
+
+    def bound_s(self, member: int) -> float:
+        """Seconds that a member may take."""
+        return self.timeout_s if isinstance(self.timeout_s, (int, float)) else self.timeout_s[member]
+
+    @property
+    def longest_s(self) -> float:
+        """Seconds that the slowest of its members may take."""
+        return self.timeout_s if isinstance(self.timeout_s, (int, float)) else max(self.timeout_s)
+
+
 @dataclass
 class Server:
-    """The running fork server and what it has said."""
+    """The running fork server, what it has said, and how the children ended that nobody has asked after yet."""
 
     process: subprocess.Popen[bytes]
     channel: socket.socket
     buffer: bytearray = field(default_factory=bytearray)
+    endings: dict[int, int] = field(default_factory=dict)
+    gone: bool = False
 
     def lines(self) -> list[Event]:
-        """Complete messages that are there now; raises AttnprofError when the server is gone."""
-        data = self.channel.recv(65536)
+        """Complete messages that are there now, but for ends of children, which are noted. Nothing once the server is gone."""
+        try:
+            data = self.channel.recv(65536)
+        except ConnectionResetError:
+            data = b""
         if not data:
-            raise AttnprofError(f"the fork server ended (exit code {self.process.wait()})")
+            self.gone = True
+            return []
         self.buffer += data
         *complete, rest = self.buffer.split(b"\n")
         self.buffer = bytearray(rest)
-        return [json.loads(line) for line in complete]
+        messages = [json.loads(line) for line in complete]
+        self.endings |= {message["pid"]: message["status"] for message in messages if "status" in message}
+        return [message for message in messages if "status" not in message]
 
 
 _running: Server | None = None
@@ -79,7 +116,7 @@ _running: Server | None = None
 def running_server() -> Server:
     """The server of this process; started on first use, and again should it have ended."""
     global _running
-    if _running is not None and _running.process.poll() is not None:
+    if _running is not None and (_running.gone or _running.process.poll() is not None):
         close_server()
     if _running is None:
         ours, theirs = socket.socketpair()
@@ -124,12 +161,15 @@ def _await(forks: Server, name: str, seconds: float) -> Event:
         for message in forks.lines():
             if name in message:
                 return message
+        if forks.gone:
+            raise AttnprofError(f"the fork server ended (exit code {forks.process.wait()}) before it answered.")
 
 
 @dataclass
 class _Child:
     """A child in conversation: its ends, what it said, how it ended."""
 
+    task: Task
     pid: int
     forks: Server
     wire: socket.socket
@@ -139,28 +179,32 @@ class _Child:
     tail: bytearray = field(default_factory=bytearray)
     wire_open: bool = True
     done: bool = False  # it said that it has answered everything
-    status: int | None = None
 
-    def pump(self, seconds: float) -> list[Event]:
-        """Wait for anything from the child, at most so long, and take it in. Gives the events that it said."""
-        events: list[Event] = []
-        ends: list[Any] = [self.forks.channel] if self.status is None else []
-        ends += [self.wire] if self.wire_open else []
-        ends += [self.output] if self.output != -1 else []
-        ready, _, _ = select.select(ends, [], [], max(seconds, 0))
+    @property
+    def status(self) -> int | None:
+        """Its wait status, once it has ended."""
+        return self.forks.endings.get(self.pid)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be waited for."""
+        return self.done or self.status is not None or self.forks.gone
+
+    @property
+    def ends(self) -> list[Any]:
+        """What it may be heard on."""
+        ends: list[Any] = [self.wire] if self.wire_open else []
+        return [*ends, self.output] if self.output != -1 else ends
+
+    def hear(self, ready: Sequence[Any]) -> list[Event]:
+        """Take in what has come on its ends. Gives the events that it said."""
         if self.output in ready:
             data = os.read(self.output, 65536)
             self.tail = (self.tail + data)[-RING_BYTES:]
             if not data:
                 os.close(self.output)
                 self.output = -1
-        if self.wire in ready:
-            events = self._listen()
-        if self.forks.channel in ready:
-            for message in self.forks.lines():
-                if message.get("pid") == self.pid and "status" in message:
-                    self.status = message["status"]
-        return events
+        return self._listen() if self.wire in ready else []
 
     def _listen(self) -> list[Event]:
         try:
@@ -181,7 +225,7 @@ class _Child:
 def converse(
     request: Mapping[str, Any],
     members: int = 1,
-    timeout_s: float = 300.0,
+    timeout_s: float | Sequence[float] = 300.0,
     deadline: float | None = None,
     spawn: bool = False,
 ) -> Iterator[Event | Ending]:
@@ -189,49 +233,93 @@ def converse(
 
     The last item is the Ending. Closing the iterator kills the child.
     """
-    child = _start(request, members, spawn)
-    kind = ""
+    tasks = iter([Task(request, members, timeout_s, deadline, spawn)])
+    for _, item in converse_each(lambda: next(tasks, None), 1):
+        yield item
+
+
+def converse_each(next_task: Callable[[], Task | None], jobs: int) -> Iterator[tuple[Task, Event | Ending]]:
+    """Hold up to `jobs` conversations at once, each with a fresh child; what comes is given with the task that it is about.
+
+    `next_task` is asked whenever a child could be started; None: there is nothing to do now. It is over when there is nothing
+    to do and nobody is working. The last item of every task is its Ending. Closing the iterator kills every child.
+    """
+    working: list[_Child] = []
     try:
-        while child.status is None and not child.done and not kind:
-            kind, wait = _verdict(child.board, timeout_s, deadline)
-            if not kind:
-                yield from child.pump(min(wait, _GLANCE_S))
+        while True:
+            while len(working) < jobs and (task := next_task()) is not None:
+                working.append(_start(task))
+            if not working:
+                return
+            wait = _GLANCE_S
+            for child in list(working):
+                kind, glance = ("", 0.0) if child.over else _verdict(child)
+                if kind or child.over:
+                    working.remove(child)
+                    yield from ((child.task, item) for item in _concluded(child, kind))
+                else:
+                    wait = min(wait, glance)
+            for child, event in _hear(working, wait) if working else ():
+                yield child.task, event
+    finally:
+        for child in working:
+            _end(child)
+            child.forks.endings.pop(child.pid, None)
+
+
+def _hear(children: Sequence[_Child], seconds: float) -> Iterator[tuple[_Child, Event]]:
+    """Wait for anything from the children or the server, at most so long, and take it in."""
+    servers = {id(child.forks): child.forks for child in children if not child.forks.gone}
+    ends = [forks.channel for forks in servers.values()] + [end for child in children for end in child.ends]
+    ready, _, _ = select.select(ends, [], [], max(seconds, 0))
+    for forks in servers.values():
+        if forks.channel in ready:
+            forks.lines()
+    for child in children:
+        yield from ((child, event) for event in child.hear(ready))
+
+
+def _concluded(child: _Child, kind: str) -> Iterator[Event | Ending]:
+    """The rest of what a child has said, and its ending. kind: why it has to be killed, '' where it ended by itself."""
+    try:
         member = child.board.current
         yield from _drain(child)
     finally:
         _end(child)
+    status = child.forks.endings.pop(child.pid, None)
     if child.done:
         kind = "end"
-    status = child.status if not kind else None
-    yield Ending(kind or "died", member, status, child.tail.decode(errors="replace"))
+    elif not kind and status is None and child.forks.gone:
+        kind, member = "lost", -1
+    yield Ending(kind or "died", member, None if kind else status, child.tail.decode(errors="replace"))
 
 
-def _verdict(board: Board, timeout_s: float, deadline: float | None) -> tuple[str, float]:
+def _verdict(child: _Child) -> tuple[str, float]:
     """('timeout' | 'deadline' | '', seconds until it has to be asked again while the turn stays as it is)."""
-    now = time.monotonic()
-    if deadline is not None and now >= deadline:
+    now, board, task = time.monotonic(), child.board, child.task
+    if task.deadline is not None and now >= task.deadline:
         return "deadline", 0.0
-    wait = _GLANCE_S if deadline is None else deadline - now
+    wait = _GLANCE_S if task.deadline is None else task.deadline - now
     current = board.current
     if current < 0:  # starting, ending, or waiting for the GPU
-        left = max(timeout_s, _START_S) - board.idle_s
+        left = max(task.longest_s, _START_S) - board.idle_s
         return ("", min(wait, left)) if left > 0 else ("timeout", 0.0)
-    left = timeout_s - board.spent_s(current)
+    left = task.bound_s(current) - board.spent_s(current)
     if left > 0:
         return "", min(wait, left)
     time.sleep(0.02)  # a turn may have changed between two reads: ask again before the kill
-    if board.current == current and board.spent_s(current) >= timeout_s:
+    if board.current == current and board.spent_s(current) >= task.bound_s(current):
         return "timeout", 0.0
     return "", 0.01
 
 
-def _start(request: Mapping[str, Any], members: int, spawn: bool) -> _Child:
+def _start(task: Task) -> _Child:
     forks = running_server()
     ours, theirs = socket.socketpair()
     read, write = os.pipe()
     with tempfile.TemporaryFile() as page:
-        board = create(page.fileno(), members)
-        order = {"cwd": str(Path.cwd()), "path": server.import_path(), "spawn": spawn, "server": forks.process.pid}
+        board = create(page.fileno(), task.members)
+        order = {"cwd": str(Path.cwd()), "path": server.import_path(), "spawn": task.spawn, "server": forks.process.pid}
         line = json.dumps(order).encode() + b"\n"
         socket.send_fds(forks.channel, [line], [theirs.fileno(), write, page.fileno()])
     theirs.close()
@@ -242,20 +330,19 @@ def _start(request: Mapping[str, Any], members: int, spawn: bool) -> _Child:
         ours.close()
         os.close(read)
         raise
-    child = _Child(pid, forks, ours, read, board)
-    with contextlib.suppress(BrokenPipeError):  # it died before it read: the conversation will find out
-        ours.sendall(json.dumps(request).encode() + b"\n")
+    child = _Child(task, pid, forks, ours, read, board)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died before it read: the conversation will find out
+        ours.sendall(json.dumps(task.request).encode() + b"\n")
     return child
 
 
 def _drain(child: _Child) -> Iterator[Event]:
     """What the child had said before it ended and is not read yet (bounded: it may be talking still)."""
     for _ in range(2 * RING_BYTES // 4096):
-        ends: list[Any] = [child.wire] if child.wire_open else []
-        ends += [child.output] if child.output != -1 else []
-        if not ends or not select.select(ends, [], [], 0)[0]:
+        ready = select.select(child.ends, [], [], 0)[0] if child.ends else []
+        if not ready:
             return
-        yield from child.pump(0)
+        yield from child.hear(ready)
 
 
 def _end(child: _Child) -> None:
@@ -267,8 +354,9 @@ def _end(child: _Child) -> None:
             os.kill(child.pid, signal.SIGKILL)
     deadline = time.monotonic() + _GRACE_S
     try:
-        while child.status is None and time.monotonic() < deadline:
-            child.pump(deadline - time.monotonic())
+        while child.status is None and not child.forks.gone and time.monotonic() < deadline:
+            for _ in _hear([child], deadline - time.monotonic()):
+                pass  # what it says after its end is nothing to anybody
     finally:
         child.wire.close()
         if child.output != -1:

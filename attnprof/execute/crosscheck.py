@@ -61,7 +61,7 @@ def _ask(case: Case, counters: Sequence[str], options: Options) -> Record:
             "usable_bytes": int(_SHARE * child_memory(options)),
         }
         asked = list(left)
-        for item in converse(request, members=len(asked), timeout_s=options.timeout_s, spawn=options.start == "spawn"):
+        for item in converse(request, members=len(asked), timeout_s=options.bound_s, spawn=options.start == "spawn"):
             if isinstance(item, Ending):
                 if item.kind == "end":
                     left = []
@@ -86,7 +86,7 @@ def _ask(case: Case, counters: Sequence[str], options: Options) -> Record:
 def _ended(counter: str, ending: Ending, options: Options) -> Opinion:
     """The opinion of a counter that ended its process, or did not come back."""
     if ending.kind == "timeout":
-        return Opinion(counter, "timeout", sentence=f"timeout: no answer within {options.timeout_s:g} s")
+        return Opinion(counter, "timeout", sentence=f"timeout: no answer within {options.bound_s:g} s")
     lines = last_lines(ending.output, lines=1)[:_LINE]
     said = f"; its last line: {lines}" if lines else ""
     return Opinion(counter, "crashed", sentence=f"crashed: {ending.reason()}{said}")

@@ -15,6 +15,8 @@ _SPAWN_S = 2.5  # the same in a fresh interpreter
 _PASSES_BEFORE = 12  # first pass, estimate, warm-up
 _MEMORY_PASSES = 3  # the warm-up, and the slower pass under the profiler
 _BUILD_S = 0.02
+_LEAST_TIMEOUT_S = 60.0
+_TIMEOUT_FACTOR = 20.0  # a prediction that is wrong by so much is not what is running
 MEMORY_SHARE = 0.8
 
 
@@ -53,6 +55,10 @@ class Predictor:
         """Seconds for building, warm-up, the least number of samples and the memory pass of one member."""
         one = self.pass_s(record)
         return self.processes * (_BUILD_S + (samples + _PASSES_BEFORE) * (one + self.flush_s)) + self.memory_s(record)
+
+    def timeout_s(self, record: Record, samples: int, budget_s: float) -> float:
+        """Seconds after which one member hangs: a minute at least, else a multiple of what its cell should take."""
+        return max(_LEAST_TIMEOUT_S, _TIMEOUT_FACTOR * max(self.cell_s(record, samples), budget_s))
 
     def memory_s(self, record: Record) -> float:
         """Seconds for the memory pass of one member."""

@@ -5,8 +5,10 @@ twice. This one runs nothing but `serve`. It never runs an op nor touches CUDA, 
 initialised, or 'spawn' is asked for, the fork becomes a fresh interpreter.
 
 Wire: the parent sends one JSON line with three file descriptors (requests and answers, output, board); the server answers
-{"pid": n} and, when that child has ended, {"pid": n, "status": wait status}. It leaves when the parent's end closes, and the
-kernel then kills what it forked (PR_SET_PDEATHSIG).
+{"pid": n} and, when that child has ended, {"pid": n, "status": wait status}. It leaves when the parent's end closes, with all
+that came of it: its children, the groups of those, and what left those groups (it adopts orphans, PR_SET_CHILD_SUBREAPER, and
+kills them: a daemon that a module started must not hold the device). Should it be killed itself, the kernel kills its children
+(PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ import select
 import signal
 import socket
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _WORKER = "attnprof.worker"
 
 
@@ -43,19 +47,25 @@ def serve(descriptor: int) -> None:
     importlib.import_module(_WORKER)
     gc.collect()
     gc.freeze()  # a collection in a child need not walk all of torch (0.1 s each), nor copy its pages
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     channel.sendall(b'{"ready": true}\n')
-    with contextlib.suppress(ConnectionResetError, BrokenPipeError):  # the parent has gone: nobody is left to answer
-        _answer(channel, awake, wake)
+    forked: set[int] = set()
+    try:
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):  # the parent has gone: nobody is left to answer
+            _answer(channel, awake, wake, forked)
+    finally:
+        _end_all(forked)
 
 
-def _answer(channel: socket.socket, awake: int, wake: int) -> None:
+def _answer(channel: socket.socket, awake: int, wake: int, forked: set[int]) -> None:
     """Fork a child per request and tell of each that ends, until the parent closes its side."""
     while True:
         ready, _, _ = select.select([channel.fileno(), awake], [], [])
         if awake in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(awake, 4096)
-            _reap(channel)
+            _reap(channel, forked)
         if channel.fileno() in ready:
             data, descriptors, _, _ = socket.recv_fds(channel, 65536, 3)
             if not data:
@@ -70,20 +80,60 @@ def _answer(channel: socket.socket, awake: int, wake: int) -> None:
                     os.close(end)
                 channel.close()
                 _become_child(request, descriptors)
+            forked.add(pid)
             for descriptor in descriptors:
                 os.close(descriptor)
             channel.sendall(json.dumps({"pid": pid}).encode() + b"\n")
 
 
-def _reap(channel: socket.socket) -> None:
+def _reap(channel: socket.socket, forked: set[int]) -> None:
+    """Tell of every child that has ended, and end what those left behind."""
+    ended = False
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            return
+            break
         if pid == 0:
-            return
-        channel.sendall(json.dumps({"pid": pid, "status": status}).encode() + b"\n")
+            break
+        if pid in forked:  # an orphan's end is nobody's business
+            forked.discard(pid)
+            ended = True
+            channel.sendall(json.dumps({"pid": pid, "status": status}).encode() + b"\n")
+    if ended:
+        _kill_orphans(forked)
+
+
+def _kill_orphans(forked: set[int]) -> bool:
+    """Kill what this process has adopted. True where there was anything."""
+    mine = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    try:
+        orphans = {int(pid) for pid in mine.read_text(encoding="ascii").split()} - forked
+    except OSError:  # no Linux, or no /proc: the groups are killed by the parent
+        return False
+    for pid in orphans:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    return bool(orphans)
+
+
+def _end_all(forked: set[int]) -> None:
+    """Kill the children, their groups, and whoever is adopted when those are gone; a process that forks on has some rounds."""
+    for pid in forked:
+        for kill in (os.killpg, os.kill):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                kill(pid, signal.SIGKILL)
+    for _ in range(50):
+        found = _kill_orphans(set())
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                break
+        if found:
+            time.sleep(0.01)
 
 
 def _become_child(request: dict[str, Any], descriptors: list[int]) -> NoReturn:

@@ -1,45 +1,108 @@
-"""The first phase: count every case, in one child that is replaced when a case ends it."""
+"""The first phase: count every case, in several children at once; one that a case ends is replaced."""
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from attnprof.errors import AttnprofError
-from attnprof.execute.child import Ending, converse, last_lines
+from attnprof.execute.child import Ending, Task, converse_each, last_lines
+from attnprof.execute.expected import Expected
 from attnprof.execute.options import Listener, Options, Progress
 from attnprof.profiling.measuring.device import available_bytes
 from attnprof.profiling.provenance import PROVENANCE, provenance
 from attnprof.records import Case, Record, counts_from_json, timeline_from_json, to_json
 
 _FRUITLESS = 2  # children that may end before their first case
+_LEAST_S = 0.5  # a chunk that takes less is not worth a child of its own
+_PARTS = 3  # of the share of what is left that a child gets at once: the last chunks are small
+_MOST = 250  # cases of one child: what a process gathers over its life stays bounded
 
 
 def trace_all(cases: Sequence[Case], options: Options, listener: Listener) -> Iterator[Record]:
-    """A record with counts, or with the reason why there are none, for every case."""
-    todo = {case.key: case for case in cases}
-    total, fruitless = len(todo), 0
-    while todo:
-        batch = list(todo.values())
+    """A record with counts, or with the reason why there are none, for every case: in order with one job, else as they come."""
+    phase = _Phase({case.key: case for case in cases}, options, jobs_of(options))
+    total = len(phase.todo)
+    for task, item in converse_each(phase.next_task, phase.jobs):
+        if isinstance(item, Ending):
+            records = phase.ended(task, item)
+        else:
+            case = phase.todo.pop(item["key"])
+            phase.expected.learn(case, item["seconds"])
+            records = [_answer(case, item)]
+        for record in records:
+            done = total - len(phase.todo)
+            listener(Progress("trace", done, total, record.case, left_s=phase.left_s(done)))
+            yield with_provenance(record)
+
+
+def jobs_of(options: Options) -> int:
+    """How many children count at once: as told, else one for every core that this process may use."""
+    return options.jobs or len(os.sched_getaffinity(0))
+
+
+@dataclass
+class _Phase:
+    """What is to be counted, and who is at it."""
+
+    todo: dict[str, Case]  # without a record yet
+    options: Options
+    jobs: int
+    expected: Expected = field(default_factory=Expected)
+    waiting: list[Case] = field(init=False)  # not with a child; the last is the next
+    chunks: dict[int, list[Case]] = field(default_factory=dict)  # of the tasks that are under way
+    fruitless: int = 0
+    _left_s: float = 0.0
+    _asked_at: int = -1
+
+    def __post_init__(self) -> None:
+        self.waiting = list(reversed(self.todo.values()))
+        if self.jobs > 1:  # what takes longest goes first, so that nobody works on it alone at the end
+            self.waiting.sort(key=self.expected.trace_s)
+
+    def next_task(self) -> Task | None:
+        """The next chunk; None where everything is with somebody."""
+        if not self.waiting:
+            return None
+        share = math.inf
+        if self.jobs > 1:
+            share = max(self.expected.total_s(self.waiting) / (self.jobs * _PARTS), _LEAST_S)
+        chunk: list[Case] = []
+        while self.waiting and len(chunk) < _MOST and share > 0:
+            chunk.append(self.waiting.pop())
+            share -= self.expected.trace_s(chunk[-1])
         request = {
             "op": "trace",
-            "tracer": options.tracer,
-            "cases": [to_json(case) for case in batch],
-            "memory_bytes": child_memory(options),
+            "tracer": self.options.tracer,
+            "cases": [to_json(case) for case in chunk],
+            "memory_bytes": child_memory(self.options, self.jobs),
         }
-        before = len(todo)
-        for item in converse(request, members=len(batch), timeout_s=options.timeout_s, spawn=options.start == "spawn"):
-            if isinstance(item, Ending):
-                guilty = todo.pop(batch[item.member].key, None) if item.member >= 0 and item.kind != "end" else None
-                fruitless = 0 if len(todo) < before else fruitless + 1
-                if fruitless >= _FRUITLESS:  # no case is to blame
-                    raise AttnprofError(f"the child that counts does not start: {item.reason()}\n{last_lines(item.output)}")
-                records = [] if guilty is None else [ended(Record(guilty), item, options)]
-            else:
-                records = [_answer(todo.pop(item["key"]), item)]
-            for record in records:
-                listener(Progress("trace", total - len(todo), total, record.case))
-                yield with_provenance(record)
+        task = Task(request, len(chunk), self.options.bound_s, spawn=self.options.start == "spawn")
+        self.chunks[id(task)] = chunk
+        return task
+
+    def ended(self, task: Task, ending: Ending) -> list[Record]:
+        """A child is through: the record of the case that ended it, if one did; what it has not answered is waiting again."""
+        chunk = self.chunks.pop(id(task))
+        answered = any(case.key not in self.todo for case in chunk)
+        guilty = chunk[ending.member] if ending.member >= 0 and ending.kind != "end" else None
+        if guilty is not None and self.todo.pop(guilty.key, None) is None:
+            guilty = None
+        self.waiting += [case for case in reversed(chunk) if case.key in self.todo]
+        self.fruitless = 0 if answered or guilty is not None else self.fruitless + 1
+        if self.fruitless >= _FRUITLESS * self.jobs:  # no case is to blame
+            raise AttnprofError(f"the child that counts does not start: {ending.reason()}\n{last_lines(ending.output)}")
+        return [] if guilty is None else [ended(Record(guilty), ending, self.options.bound_s)]
+
+    def left_s(self, done: int) -> float:
+        """Seconds until all is counted; asked anew after every hundredth of the cases, since it looks at all that are left."""
+        if done >= self._asked_at or not self.todo:
+            self._asked_at = done + 1 + len(self.todo) // 100
+            self._left_s = self.expected.total_s(self.todo.values()) / min(self.jobs, max(len(self.todo), 1))
+        return self._left_s
 
 
 def _answer(case: Case, event: Mapping[str, Any]) -> Record:
@@ -50,9 +113,9 @@ def _answer(case: Case, event: Mapping[str, Any]) -> Record:
     return Record(case, status=event["status"], detail=event["detail"])
 
 
-def child_memory(options: Options) -> int:
-    """What a child on the CPU may allocate: as told, else nearly all that the machine has available."""
-    return options.memory_bytes or int(0.9 * available_bytes())
+def child_memory(options: Options, children: int = 1) -> int:
+    """What each of so many children on the CPU may allocate: as told, else its part of nearly all that is available."""
+    return options.memory_bytes or int(0.9 * available_bytes() / children)
 
 
 def with_provenance(record: Record) -> Record:
@@ -61,11 +124,11 @@ def with_provenance(record: Record) -> Record:
     return Record(**{**vars(record), "environment": environment})
 
 
-def ended(record: Record, ending: Ending, options: Options) -> Record:
-    """The record of the case that was in progress when its child ended."""
+def ended(record: Record, ending: Ending, bound_s: float) -> Record:
+    """The record of the case that was in progress when its child ended; `bound_s`: the time that it had."""
     output = last_lines(ending.output)
     if ending.kind == "timeout":
-        status, reason = "timeout", f"killed after {options.timeout_s:g} s"
+        status, reason = "timeout", f"killed after {bound_s:g} s"
     else:
         status, reason = "crashed", ending.reason()
         if "bad_alloc" in output:
