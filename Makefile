@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test bench memory crosscheck honesty time-gate forms claims catalogue baseline schema clean
+.PHONY: help setup run test test-faults bench memory crosscheck honesty time-gate forms claims catalogue baseline schema clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ test: setup ## Lint, types, layers, tests
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -q
 	OMP_NUM_THREADS=1 $(BIN)/attnprof gate specs/survey.yaml --baseline specs/baselines/catalogue.json --strict -q
+
+test-faults: setup ## Everything that a run must survive, the hours of kill -9 and hostile input included
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m fault -p no:xdist -s
 
 bench: setup ## reports/bench.md: speed and memory against the other counters, side by side
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench --out reports/bench.md

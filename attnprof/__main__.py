@@ -34,6 +34,9 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except SystemExit as left:  # click's, where the pipe broke while it wrote; its code 1 would mean a regression
+        gone = type(sys.stdout).__name__ == "PacifyFlushWrapper"
+        code = 141 if gone else left.code
     except Exception as error:  # noqa: BLE001
         code = _internal(error)
     sys.exit(code if isinstance(code, int) else 0)

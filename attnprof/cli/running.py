@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
 import tempfile
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import click
 from attnprof.cli import echo_json
 from attnprof.cli.bounding import bounded, check
 from attnprof.cli.crosschecking import cross_checked
+from attnprof.cli.interrupts import twice_leaves, undivided
 from attnprof.cli.made_from import commit_of, source_of
 from attnprof.cli.options import jobs_option, timeout_option
 from attnprof.cli.progress import progress, say
@@ -71,8 +71,9 @@ def run_command(specs: tuple[str, ...], **options: Any) -> int:
     for spec, cases in planned:
         _check_places(spec, cases)
     records: list[Record] = []
-    for spec, cases in planned:
-        records += _run_one(spec, cases, options, formats)
+    with twice_leaves():
+        for spec, cases in planned:
+            records += _run_one(spec, cases, options, formats)
     if options["as_json"]:
         from attnprof.report import json
 
@@ -222,7 +223,7 @@ def _execute(spec: Any, cases: Sequence[Case], options: dict[str, Any], writer: 
     found: dict[str, Record] = {}
 
     def keep(record: Record) -> None:
-        with _undivided():
+        with undivided():
             writer.append(record)
             found[record.case.key] = record
 
@@ -237,16 +238,6 @@ def _execute(spec: Any, cases: Sequence[Case], options: dict[str, Any], writer: 
                     keep(record)
             return found, True
     return found, False
-
-
-@contextlib.contextmanager
-def _undivided() -> Iterator[None]:
-    """Ctrl-C waits until this is through."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _unfinished(running: Generator[Record, None, None]) -> Iterator[Record]:

@@ -1,0 +1,175 @@
+"""A run of attnprof in a process of its own, which can be killed, and what it leaves: processes and the lines of its store."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_MARK = "ATTNPROF_TEST_MARK"
+
+SLOW = '''
+import time
+from torch import nn
+
+class Slow(nn.Module):
+    """A pointwise convolution that takes its time."""
+
+    def __init__(self, channels, n=0, seconds=0.15):
+        super().__init__()
+        self.layer, self.seconds = nn.Conv2d(channels, channels + n, 1), seconds
+
+    def forward(self, x):
+        time.sleep(self.seconds)
+        return self.layer(x)
+'''
+
+
+def write_sweep(folder: Path, cases: int, seconds: float = 0.15) -> None:
+    """sweep.yaml and slow.py: so many cases, each with other counts, each of which takes so long to count."""
+    (folder / "slow.py").write_text(SLOW)
+    (folder / "sweep.yaml").write_text(
+        "name: sweep\ninput: {channels: 8, hw: 5x5}\nmodes: inference\nmeasure: {device: none}\nmechanisms:\n"
+        f"  - {{import: 'slow.py:Slow', args: {{n: {list(range(cases))}, seconds: {seconds}}}}}\n"
+    )
+
+
+@dataclass
+class Driver:
+    """A running `attnprof`, its streams in files, and the mark by which its whole family is known."""
+
+    process: subprocess.Popen[str]
+    mark: str
+    folder: Path
+
+    @property
+    def stderr(self) -> str:
+        """What it has said so far."""
+        return (self.folder / f"{self.mark}.err").read_text(errors="replace")
+
+    @property
+    def stdout(self) -> str:
+        """What it has printed so far."""
+        return (self.folder / f"{self.mark}.out").read_text(errors="replace")
+
+    def family(self) -> list[int]:
+        """Everybody who has the mark in the environment, and lives; the driver itself apart."""
+        return [pid for pid in marked(self.mark) if pid != self.process.pid]
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send it a signal."""
+        os.kill(self.process.pid, number)
+
+    def wait(self, seconds: float = 120.0) -> int:
+        """Its exit code."""
+        return self.process.wait(seconds)
+
+    def wait_until_nobody_is_left(self, seconds: float = 10.0) -> None:
+        """Fails where somebody of the family outlives the driver."""
+        deadline = time.monotonic() + seconds
+        while self.family() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert self.family() == []
+
+
+def start(folder: Path, *arguments: str, before: Sequence[str] = (), reader_gone: bool = False, **environment: str) -> Driver:
+    """Start `attnprof ARGUMENTS` in a folder; `before`: a command that is to start it; `reader_gone`: nobody reads stdout."""
+    mark = uuid.uuid4().hex
+    own = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", **os.environ, **environment, _MARK: mark}
+    own.pop("PYTHONUNBUFFERED", None)
+    reads, writes = os.pipe()
+    os.close(reads)
+    with (folder / f"{mark}.out").open("w") as out, (folder / f"{mark}.err").open("w") as err:
+        process = subprocess.Popen(
+            [*before, sys.executable, "-m", "attnprof", *arguments],
+            cwd=folder,
+            env={name: value for name, value in own.items() if value != "-"},
+            stdin=subprocess.DEVNULL,
+            stdout=writes if reader_gone else out,
+            stderr=err,
+            text=True,
+            preexec_fn=hear_interrupts,  # noqa: PLW1509
+        )
+    os.close(writes)
+    return Driver(process, mark, folder)
+
+
+def run(folder: Path, *arguments: str, before: Sequence[str] = (), **environment: str) -> Driver:
+    """Run it to its end."""
+    driver = start(folder, *arguments, before=before, reader_gone=False, **environment)
+    driver.wait(280)
+    return driver
+
+
+def hear_interrupts() -> None:
+    """For a child: what is started in the background of a script ignores SIGINT, and its children with it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def marked(mark: str) -> list[int]:
+    """Processes with the mark in their environment, zombies apart."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            if f"{_MARK}={mark}".encode() in (entry / "environ").read_bytes():
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                found += [int(entry.name)] if state != "Z" else []
+        except OSError:
+            continue
+    return found
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that one has started."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def workers_of(driver: Driver) -> tuple[list[int], list[int]]:
+    """(fork servers, the children that they have now)."""
+    servers = children_of(driver.process.pid)
+    return servers, [child for server in servers for child in children_of(server)]
+
+
+def lines(store: Path) -> Iterator[Mapping[str, Any]]:
+    """The whole lines of a store; a line that is none fails here."""
+    for line in store.read_bytes().split(b"\n"):
+        if line:
+            yield json.loads(line)
+
+
+def records(store: Path) -> list[Mapping[str, Any]]:
+    """The records of a store, one per line, as they were written."""
+    return [line["record"] for line in lines(store) if line["kind"] == "record"]
+
+
+def counts_by_key(store: Path) -> dict[str, Any]:
+    """{key: counts} of the cases that are ok. A key that is there twice fails here."""
+    found: dict[str, Any] = {}
+    for record in records(store):
+        if record["status"] == "ok":
+            assert record["case"]["key"] not in found, "a case stands there twice"
+            found[record["case"]["key"]] = record["counts"]
+    return found
+
+
+def wait_for_records(store: Path, count: int, seconds: float = 60.0) -> None:
+    """Until so many records are on the disk."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if store.exists() and store.read_bytes().count(b'"kind":"record"') >= count:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{store.name} got no {count} records")

@@ -1,0 +1,164 @@
+"""kill -9 at random moments, of whoever takes part in a run."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.driver import (
+    Driver,
+    counts_by_key,
+    records,
+    run,
+    start,
+    wait_for_records,
+    workers_of,
+    write_sweep,
+)
+
+pytestmark = [pytest.mark.fault, pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")]
+
+COMMAND = ("run", "sweep.yaml", "--allow-import", "slow.py:*", "--out", "out", "--jobs", "2")
+
+
+def kill_at_random(folder: Path, kills: int, chance: random.Random, longest_s: float) -> tuple[int, int]:
+    """Start the sweep, kill -9 it at a random moment, go on with --resume, until it was killed so often; then let it end.
+
+    What had been on the disk at a kill must be there ever after, byte for byte. (kills that struck, runs that were through
+    before they did; a sweep that is through begins anew.)
+    """
+    store = folder / "out" / "sweep.jsonl"
+    struck = through = 0
+    while struck < kills:
+        driver = start(folder, *COMMAND, "--resume", "-q")
+        # half of the kills strike the start and the end of a run too, half of them between its first record and its last
+        if chance.random() < 0.5:
+            time.sleep(chance.uniform(0.0, longest_s))
+        else:
+            seen = store.stat().st_size if store.exists() else 0
+            while driver.process.poll() is None and (not store.exists() or store.stat().st_size <= seen):
+                time.sleep(0.005)
+            time.sleep(chance.uniform(0.0, 1.0))
+        before = store.read_bytes() if store.exists() else b""
+        if driver.process.poll() is None:
+            driver.kill()
+            assert driver.wait() in (-signal.SIGKILL, 0)  # it may have ended in between
+        if driver.process.returncode == 0:
+            through += 1
+            check_against(folder, folder / "undisturbed")
+            store.unlink()
+            continue
+        struck += 1
+        driver.wait_until_nobody_is_left()
+        kept = before[: before.rfind(b"\n") + 1]
+        assert store.read_bytes().startswith(kept) if kept else True, "what was on the disk is gone"
+        counts_by_key(folder / "out" / "sweep.jsonl") if store.exists() and not _torn(store) else None
+    last = run(folder, *COMMAND, "--resume")
+    assert last.process.returncode == 0, last.stderr
+    return struck, through
+
+
+def _torn(store: Path) -> bool:
+    return not store.read_bytes().endswith(b"\n")
+
+
+def check_against(folder: Path, undisturbed: Path) -> None:
+    """0 lost, 0 twice, 0 torn, and every count as in the run that nobody disturbed."""
+    found, wanted = (counts_by_key(place / "out" / "sweep.jsonl") for place in (folder, undisturbed))
+    assert found == wanted
+    assert len(records(folder / "out" / "sweep.jsonl")) == len(wanted)
+
+
+def _random_kills(tmp_path: Path, cases: int, kills: int, seed: int) -> None:
+    undisturbed = tmp_path / "undisturbed"
+    undisturbed.mkdir()
+    for folder in (tmp_path, undisturbed):
+        write_sweep(folder, cases)
+    began = time.monotonic()
+    calm = run(undisturbed, *COMMAND)
+    assert calm.process.returncode == 0, calm.stderr
+    assert len(counts_by_key(undisturbed / "out" / "sweep.jsonl")) == cases
+    struck, through = kill_at_random(tmp_path, kills, random.Random(seed), time.monotonic() - began)
+    check_against(tmp_path, undisturbed)
+    print(f"{struck} kills, {through} runs that were through before their kill")
+
+
+def test_kill_9_of_the_driver_at_random_moments(tmp_path: Path) -> None:
+    _random_kills(tmp_path, cases=16, kills=2, seed=1)
+
+
+@pytest.mark.longest
+@pytest.mark.timeout(3600)
+def test_60_kills_of_the_driver_at_random_moments(tmp_path: Path) -> None:
+    _random_kills(tmp_path, cases=400, kills=60, seed=2)
+
+
+def test_kill_9_of_a_child_costs_its_case_and_resume_counts_it(tmp_path: Path) -> None:
+    write_sweep(tmp_path, 12)
+    store = tmp_path / "out" / "sweep.jsonl"
+    driver = start(tmp_path, *COMMAND)
+    wait_for_records(store, 2)
+    _, children = workers_of(driver)
+    os.kill(random.Random(3).choice(children), signal.SIGKILL)
+    assert driver.wait() == 5, driver.stderr
+    lost = [record for record in records(store) if record["status"] != "ok"]
+    assert len(records(store)) == 12
+    assert [record["status"] for record in lost] == ["crashed"]
+    assert "SIGKILL" in lost[0]["detail"]
+    assert "crashed" in driver.stdout
+    again = run(tmp_path, *COMMAND, "--resume")
+    assert again.process.returncode == 0, again.stderr
+    assert len(counts_by_key(store)) == 12
+
+
+def test_kill_9_of_the_fork_server_costs_nothing(tmp_path: Path) -> None:
+    write_sweep(tmp_path, 12)
+    store = tmp_path / "out" / "sweep.jsonl"
+    driver = start(tmp_path, *COMMAND)
+    wait_for_records(store, 2)
+    servers, children = workers_of(driver)
+    assert len(servers) == 1
+    os.kill(servers[0], signal.SIGKILL)
+    assert driver.wait() == 0, driver.stderr
+    assert len(counts_by_key(store)) == len(records(store)) == 12
+    assert not set(children) & set(driver.family())
+
+
+DAEMON = """
+import os, time
+from torch import nn
+
+class Daemon(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.layer = nn.Conv2d(channels, channels, 1)
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                time.sleep(300)
+            os._exit(0)
+
+    def forward(self, x):
+        return self.layer(x)
+"""
+
+
+@pytest.mark.parametrize("ends", ["by itself", "by kill -9"])
+def test_no_orphan_outlives_the_run(tmp_path: Path, ends: str) -> None:
+    """A module that starts a daemon with a session of its own: it would hold the device for as long as it likes."""
+    write_sweep(tmp_path, 8)
+    (tmp_path / "daemon.py").write_text(DAEMON)
+    sweep = (tmp_path / "sweep.yaml").read_text().replace("mechanisms:\n", "mechanisms:\n  - {import: 'daemon.py:Daemon'}\n")
+    (tmp_path / "sweep.yaml").write_text(sweep)
+    driver: Driver = start(tmp_path, *COMMAND, "--allow-import", "daemon.py:*", "--jobs", "1")
+    wait_for_records(tmp_path / "out" / "sweep.jsonl", 2)
+    assert len(driver.family()) >= 3, "the server, its child and the daemon"
+    if ends == "by kill -9":
+        driver.kill()
+    driver.wait()
+    driver.wait_until_nobody_is_left()
