@@ -19,7 +19,9 @@ from attnprof.records import Case, Record, counts_from_json, timeline_from_json,
 _FRUITLESS = 2  # children that may end before their first case
 _LEAST_S = 0.5  # a chunk that takes less is not worth a child of its own
 _PARTS = 3  # of the share of what is left that a child gets at once: the last chunks are small
-_MOST = 250  # cases of one child: what a process gathers over its life stays bounded
+# Cases of one child. What a process gathers over its life is little (2 MB from the 100th case to the 900th of the catalogue);
+# what torch imports when an op first needs it (sympy, dynamo) costs every child two seconds.
+_MOST = 2000
 
 
 def trace_all(cases: Sequence[Case], options: Options, listener: Listener) -> Iterator[Record]:
