@@ -131,19 +131,39 @@ def memory_of(driver: Driver) -> tuple[int, int]:
 
 def traces_part(sizes: Sequence[int]) -> list[str]:
     """The table of part `traces`."""
-    out = [
-        "| cases | not counted | op calls per case | to the first record (s) | counting (s) | per case (ms) | per op call (us) | reports (s) "
-        "| processor, whole run (s) | driver (MB) | all processes (MB) | store (MB) |",
-        "| ---: " * 12 + "|",
-    ]
+    heads = (
+        "cases",
+        "not counted",
+        "op calls per case",
+        "to the first record (s)",
+        "counting (s)",
+        "per case (ms)",
+        "per op call (us)",
+        "reports (s)",
+        "processor, whole run (s)",
+        "driver (MB)",
+        "all processes (MB)",
+        "store (MB)",
+    )
+    out = ["| " + " | ".join(heads) + " |", "| ---: " * len(heads) + "|"]
     for size in sizes:
         found = one_run(size)
         each = found.seconds / max(found.cases - 1, 1)
-        out.append(
-            f"| {found.cases:,} | {found.failed} | {found.ops:.0f} | {found.start_s:.1f} | {found.seconds:.1f} | {1e3 * each:.1f} "
-            f"| {1e6 * each / found.ops:.0f} | {found.end_s:.1f} | {found.cpu_s:.1f} | {found.driver_bytes / 1e6:.0f} "
-            f"| {found.family_bytes / 1e6:.0f} | {found.store_bytes / 1e6:.1f} |"
+        cells = (
+            f"{found.cases:,}",
+            f"{found.failed}",
+            f"{found.ops:.0f}",
+            f"{found.start_s:.1f}",
+            f"{found.seconds:.1f}",
+            f"{1e3 * each:.1f}",
+            f"{1e6 * each / found.ops:.0f}",
+            f"{found.end_s:.1f}",
+            f"{found.cpu_s:.1f}",
+            f"{found.driver_bytes / 1e6:.0f}",
+            f"{found.family_bytes / 1e6:.0f}",
+            f"{found.store_bytes / 1e6:.1f}",
         )
+        out.append("| " + " | ".join(cells) + " |")
         print(out[-1], flush=True)
     return out
 
