@@ -124,19 +124,28 @@ def recognised(name: str | None) -> Published | None:
 def stamped(records: Sequence[Record], wanted: str = "auto") -> list[Record]:
     """The records, each with the rates that bound it, or without any where none are known. Raises UsageError for `wanted`."""
     check_wanted(wanted)
-    out = []
+    out, machines = [], _machines(records)
     for record in records:
-        environment = bounds.put(record.environment, _rates_for(record, records, wanted))
+        environment = bounds.put(record.environment, _rates_for(record, machines, wanted))
         out.append(record if environment == dict(record.environment) else replace(record, environment=environment))
     return out
 
 
-def _rates_for(record: Record, others: Sequence[Record], wanted: str) -> Rates | None:
+def _machines(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+    """{device: facts} of the devices that were measured on, but for those that were of several machines: none of them is it."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        facts = _facts(record)
+        if facts is not None and record.case.device != "none":
+            found.setdefault(record.case.device, []).append(facts)
+    return {name: each[0] for name, each in found.items() if len({(one["machine"], one["name"]) for one in each}) == 1}
+
+
+def _rates_for(record: Record, machines: Mapping[str, dict[str, Any]], wanted: str) -> Rates | None:
     case = record.case
     facts = _facts(record)
-    if facts is None:  # not measured: those of a case that was, on the same device
-        alike = (_facts(other) for other in others if other.case.device == case.device)
-        facts = next((found for found in alike if found is not None), None) if case.device != "none" else None
+    if facts is None:  # not measured
+        facts = machines.get(case.device)
     known = None if facts is None else recognised(facts["name"])
     if wanted not in ("auto", "measured"):
         own = known is not None and known.key == wanted

@@ -5,6 +5,8 @@ leaves the deltas out, and in a network the ratios). A count that leaves ops out
 never the best. A ratio is value / baseline's value (the inverse for `compare`, without deltas); that of a latency comes only
 from rounds in which both were timed side by side.
 
+What was measured on several devices has a column that says on which (devices.py), no ratio and no rank across them.
+
 Where no mechanism stands at two shapes (a survey) and nothing is a baseline, all shapes share a table: the shape is a column,
 every cell has a unit of its own, and none is the best.
 """
@@ -12,13 +14,14 @@ every cell has a unit of its own, and none is the best.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from attnprof import units
 from attnprof.records import Record
 from attnprof.report.blocks import axes, axis_text, by_block, by_kind, find, title_of_kind, titles
 from attnprof.report.cells import decimals, delta_text, ranks, ratio_text, signed, value_text
 from attnprof.report.columns import picked
+from attnprof.report.devices import MEASURED_ON, Device, by_place, letter_of, lettered
 from attnprof.report.metrics import DEFAULT_METRICS, Metric, Reading, caveat, metric, select, why_missing
 from attnprof.report.notes import notes_of
 from attnprof.report.ratios import ratio_of
@@ -40,6 +43,7 @@ class _Plan:
     picked: frozenset[tuple[str, str]] = frozenset()
     highlight: str = "significant"
     placed: bool = False  # in networks, where a delta is small beside its value: it has a unit of its own
+    letters: Mapping[Device, str] = field(default_factory=dict)  # of several devices
 
 
 def build(
@@ -67,7 +71,8 @@ def build(
     blocks = by_block(records)
     placed = any(record.case.host is not None for record in records)
     plan = _Plan(records, chosen, _scales(chosen, records), axes(records), baseline, inverse)
-    plan = replace(plan, placed=placed, picked=wanted, highlight=look.highlight)
+    letters = lettered(records)
+    plan = replace(plan, placed=placed, picked=wanted, highlight=look.highlight, letters=letters)
     heads = titles([members[0].case for members in blocks])
     kinds = None if baseline else by_kind(records)
     if kinds is not None:
@@ -76,8 +81,8 @@ def build(
     tables = tuple(_table(title, members, plan) for title, members in zip(heads, blocks, strict=True))
     if order is not None:
         tables = tuple(sort(each, order) for each in tables)
-    notes = notes_of(records, chosen, baseline, inverse)
-    return Report(name, tables, notes, tuple(records), baseline, look, source, commit)
+    notes = notes_of(records, chosen, baseline, inverse, letters)
+    return Report(name, tables, notes, tuple(records), baseline, look, source, commit, letters)
 
 
 def _scales(chosen: Iterable[Metric], records: Sequence[Record]) -> dict[str, tuple[str, float]]:
@@ -111,6 +116,9 @@ def _table(title: str, members: Sequence[Record], plan: _Plan) -> Table:
     for axis in () if plan.mixed else plan.axes:  # the labels have them
         columns.append(Column(axis, clean(axis), "", "", "axis"))
         parts.append([Cell(axis_text(record.case, axis, plan.records)) for record in members])
+    if plan.letters:
+        columns.append(Column(MEASURED_ON, "Measured on", "", "", "device"))
+        parts.append([Cell(letter_of(record, plan.letters) or MISSING) for record in members])
     base = find(members, plan.baseline) if plan.baseline else None
     scales = {**plan.scales, **_operations(plan.metrics, members)}
     for each in plan.metrics:
@@ -143,8 +151,11 @@ def _values(
     highlight: str = "none",
 ) -> list[Cell]:
     out = []
-    ranked = (not caveat(record, each) and not record.case.alone for record in members)  # what is placed, not the network
-    whole = [reading if fit else None for fit, reading in zip(ranked, readings, strict=True)]
+    fits = (not caveat(record, each) and not record.case.alone for record in members)  # what is placed, not the network
+    whole = [reading if fit else None for fit, reading in zip(fits, readings, strict=True)]
+    ranked = [record for record, reading in zip(members, whole, strict=True) if reading is not None]
+    if len(by_place(ranked, each)) > 1:
+        highlight = "none"
     places_taken = ranks(whole, each.higher_is_better, highlight)
     for record, reading, rank in zip(members, readings, places_taken, strict=True):
         if reading is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from attnprof.records import ALONE, Record
+from attnprof.report.devices import device_notes, tied
 from attnprof.report.kernels import kernel_notes
 from attnprof.report.metrics import METRICS
 from attnprof.report.notes import conventions, environment_notes, settings_notes, unsteady
@@ -41,6 +42,7 @@ def foot(report: Report, table: Table) -> str:
     """
     records = [row.record for row in table.rows]
     said = [] if report.look.standalone else _meanings(table, records)
+    said += device_notes(records, report.letters) if any(tied(column.key) for column in table.columns) else []
     said += [*environment_notes(records), *settings_notes(records), *_caches(records)]
     said += [f"Spec: SHA-256 {report.source}."] if report.source else []
     said += [f"Commit: {report.commit}."] if report.commit else []

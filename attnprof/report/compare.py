@@ -142,6 +142,8 @@ def _need(pair: Pair, first: str, other: str) -> str:
     for record in (pair.first, pair.other):
         text = caveat(record, metric)
         single += f" ({clean(record.case.label)}: {clean(text)})" if text else ""
+    if ratio.delta is None:
+        return f"{noun}: {first} and {other} are not compared ({clean(ratio.reason)})"
     if ratio.delta == 0:
         if metric.key in _COUNTED:
             return f"the {_COUNTED[metric.key]} are equal ({first}, {other}){single}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from attnprof.report import crosscheck
+from attnprof.report.devices import tied
 from attnprof.report.table import Report, Table, visible
 from attnprof.report.text import WIDTH, clean, clip, fit, grid, width, wrap
 
@@ -59,7 +60,10 @@ def _label_room(table: Table) -> int:
 
 
 def _panels(table: Table) -> list[list[int]]:
-    """Columns per panel: a value keeps its ratio (in a network its delta) beside it where the two fit; as many as fit."""
+    """Columns per panel: a value keeps its ratio (in a network its delta) beside it where the two fit; as many as fit.
+
+    The column of devices stands before the first metric of a panel that belongs to one.
+    """
     room = WIDTH - _label_room(table)
     beside = "delta" if any(row.record.case.host is not None for row in table.rows) else "ratio"
     groups: list[list[int]] = []
@@ -71,11 +75,14 @@ def _panels(table: Table) -> list[list[int]]:
         elif column.kind == beside:
             groups.append([i])
     panels: list[list[int]] = []
+    device = [i for i, column in enumerate(table.columns) if column.kind == "device"]
     for group in groups:
-        if panels and _taken(table, [*panels[-1], *group]) <= room:
-            panels[-1] += group
+        before = device if tied(table.columns[group[0]].key) else []
+        more = [*(i for i in before if not panels or i not in panels[-1]), *group]
+        if panels and _taken(table, [*panels[-1], *more]) <= room:
+            panels[-1] += more
         else:
-            panels.append(list(group))
+            panels.append([*before, *group])
     return panels or [[]]
 
 

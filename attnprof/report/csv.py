@@ -3,7 +3,8 @@
 A text cell that a spreadsheet would take for a formula gets a leading apostrophe, which `unguard` takes away; a line break in
 it is a space. Numbers that do not exist are empty here and only here (pandas reads them as NaN); `status` and `reason` say why:
 a row without a value is never 'ok', but what the case is, or 'not measured', 'not traced', ..., 'no value'.
-Axis arguments follow as `arg_NAME` columns. Numbers have as many digits as tell them from every other. pandas takes words such
+Axis arguments follow as `arg_NAME` columns, then `measured_on` where several devices measured: which one, in words that are the
+same in every report; empty for counts. Numbers have as many digits as tell them from every other. pandas takes words such
 as 'NA' and 'None' for missing; where a label may be one,
 
     pandas.read_csv(path, keep_default_na=False, na_values=dict.fromkeys(NUMBERS, ""))
@@ -15,11 +16,12 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attnprof.report import crosscheck
 from attnprof.report.blocks import axes, axis_text
+from attnprof.report.devices import MEASURED_ON, device_of, tied
 from attnprof.report.metrics import METRICS, Reading
 from attnprof.report.table import Cell, Report, Row, Table
 
@@ -36,7 +38,8 @@ _GUARDED = re.compile(r"'*(\s*[=+\-@]|\t)")
 def render(report: Report) -> str:
     """The whole report as CSV text."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, [*COLUMNS, *argument_columns(report)], lineterminator="\n")
+    names = [*COLUMNS, *argument_columns(report), *device_columns(report)]
+    writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
     for _, entries in by_case(report):
         writer.writerows(entries)
@@ -49,6 +52,11 @@ def argument_columns(report: Report) -> dict[str, str]:
     return {f"arg_{guard(name)}": name for name in (*axes(report.records), *(("at", "how") if placed else ()))}
 
 
+def device_columns(report: Report) -> tuple[str, ...]:
+    """The column that says where a value was measured, where there are several devices."""
+    return (MEASURED_ON,) if report.letters else ()
+
+
 def by_case(report: Report) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """(what is said of a case, that and a metric for each of its metrics), text guarded, in the order of the tables."""
     extra = argument_columns(report)
@@ -56,7 +64,16 @@ def by_case(report: Report) -> Iterator[tuple[dict[str, Any], list[dict[str, Any
         for row in table.rows:
             arguments = {column: axis_text(row.record.case, name, report.records) for column, name in extra.items()}
             common = _common(report, row) | arguments
-            yield _guarded(common), [_guarded(common | entry) for entry in _entries(table, row)]
+            device = device_of(row.record)
+            place = dict.fromkeys(device_columns(report), "" if device is None else device.text)
+            entries = [_guarded(common | _of_device(entry, place) | entry) for entry in _entries(table, row)]
+            yield _guarded(common | place), entries
+
+
+def _of_device(entry: Mapping[str, Any], place: Mapping[str, str]) -> dict[str, str]:
+    """Where a metric's value was measured; nothing of a count, or of what has no value."""
+    of_device = tied(entry["metric"]) and entry["value"] is not None
+    return {name: text if of_device else "" for name, text in place.items()}
 
 
 def guard(text: str) -> str:

@@ -16,6 +16,7 @@ from attnprof.report.captions import caption, foot
 from attnprof.report.metrics import METRICS
 from attnprof.report.table import FOOTNOTE_ROOM, Column, Look, Report, Row, Table, narrow, visible
 from attnprof.report.tex import breakable, comment, escape, slug, width
+from attnprof.report.text import letter
 
 _ARROWS = {"lower": r" $\downarrow$", "higher": r" $\uparrow$", "": ""}
 _CHAR = 4.7  # points that a digit takes at \small of a 10 point class
@@ -26,7 +27,7 @@ _LINES = 40  # rows and lines of footnotes on one page
 _LABEL = 30  # characters of a label on one line
 _FOOT = 110  # characters of a footnote on one line
 _FLOATS = 12  # of a document of its own after which a new page begins
-_LEFT = ("label", "size")
+_LEFT = ("label", "size", "device")
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _parts(table: Table) -> list[_Part]:
     wanted = {*_LEFT, "value", "delta", "ratio"} if table.picked else {*_LEFT, "value", beside}
     shown = narrow(shown, [i for i, column in enumerate(shown.columns) if column.kind in wanted])
     heads = [i for i, column in enumerate(shown.columns) if column.kind in _LEFT]
-    pages = [narrow(shown, [*heads, *page]) for page in _pages(shown, heads)]
+    pages = [visible(narrow(shown, [*heads, *page])) for page in _pages(shown, heads)]
     tables = [narrow(replace(page, rows=page.rows[a:b]), range(len(page.columns))) for page in pages for a, b in _runs(page)]
     return [_Part(each, i, len(tables)) for i, each in enumerate(tables, 1)]
 
@@ -162,7 +163,7 @@ def _float(report: Report, part: _Part, number: str) -> str:
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         _tabular(table, report.look) + "}",
     ]
-    notes = [rf"\textsuperscript{{{texcells.letter(i)}}}~{breakable(note)}" for i, note in enumerate(table.footnotes, 1)]
+    notes = [rf"\textsuperscript{{{letter(i)}}}~{breakable(note)}" for i, note in enumerate(table.footnotes, 1)]
     notes += [breakable(text) for text in [foot(report, table)] if text]
     if notes:
         lines += [r"\par\smallskip", r"\parbox{\linewidth}{\footnotesize\raggedright", "\\\\\n".join(notes) + "}"]

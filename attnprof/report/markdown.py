@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from attnprof.report import crosscheck
-from attnprof.report.table import Cell, Column, Report, Table, visible
+from attnprof.report.table import HEADS, Cell, Column, Report, Table, visible
 from attnprof.report.text import clean
 
 _ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
@@ -34,7 +34,7 @@ def escape(text: str) -> str:
 def _table(table: Table) -> list[str]:
     from tabulate import tabulate  # 50 ms that `list` and the console do not need
 
-    sides = ["left" if column.kind in ("label", "axis", "size") else "right" for column in table.columns]
+    sides = ["left" if column.kind in HEADS else "right" for column in table.columns]
     rows = [[_cell(cell) for cell in row.cells] for row in table.rows]
     heads = [_head(column) for column in table.columns]
     grid = tabulate(rows, heads, tablefmt="pipe", colalign=sides, disable_numparse=True)

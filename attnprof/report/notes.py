@@ -9,6 +9,7 @@ from typing import Any
 from attnprof.records import ALONE, Record
 from attnprof.report.blocks import argument_text
 from attnprof.report.bounding import bound_notes
+from attnprof.report.devices import Device, device_notes
 from attnprof.report.kernels import kernel_notes, named
 from attnprof.report.memory import memory_notes
 from attnprof.report.metrics import METRICS, Metric, assumption, why_missing
@@ -67,8 +68,14 @@ UNSTEADY = "the warm-up did not reach a steady state"
 _BOUNDED = {"bound", "unfused", "bound_ratio"}
 
 
-def notes_of(records: Sequence[Record], metrics: Sequence[Metric], baseline: str | None, inverse: bool) -> tuple[str, ...]:
-    """All notes of a report, in reading order."""
+def notes_of(
+    records: Sequence[Record],
+    metrics: Sequence[Metric],
+    baseline: str | None,
+    inverse: bool,
+    letters: Mapping[Device, str],
+) -> tuple[str, ...]:
+    """All notes of a report, in reading order. `letters`: of the devices, where there are several."""
     shown = {metric.key for metric in metrics}
     processes = _processes(records)
     out = conventions(metrics, records)
@@ -85,6 +92,7 @@ def notes_of(records: Sequence[Record], metrics: Sequence[Metric], baseline: str
         _placed(records)
         + settings_notes(records)
         + kernel_notes(records)
+        + device_notes(records, letters)
         + environment_notes(records)
         + _timing(records)
         + memory_notes(records)

@@ -1,7 +1,8 @@
 """The ratio of one metric between two cases, with its interval or the reason why there is none.
 
 Traced numbers are exact, so their ratio is. Latencies (and throughputs) are compared only by rounds of one block in which both
-were timed, never by the medians of separate runs: shared machines shift those by tens of percent.
+were timed, never by the medians of separate runs: shared machines shift those by tens of percent. Nothing that was measured is
+compared over devices.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from functools import lru_cache
 
 from attnprof import stats
 from attnprof.records import Record
+from attnprof.report.devices import DIFFERENT, device_of, place_of
 from attnprof.report.metrics import FEWEST_PAIRS, Metric, caveat, why_missing
 
 EXACT = "exact"
@@ -39,6 +41,8 @@ def ratio_of(first: Record, second: Record, metric: Metric) -> Ratio:
         return Ratio(reason=f"{lacking.case.label}: {why_missing(lacking, metric)}")
     if metric.key == "bound_ratio":
         return Ratio(reason="latencies are compared by their own column, each bound is another")
+    if place_of(first, metric) != place_of(second, metric):
+        return Ratio(reason="bounds by different rates" if metric.traced else DIFFERENT)
     delta = a.value - b.value
     if metric.key in ("latency", "throughput"):
         return _paired(first, second, metric.key == "throughput", delta)
@@ -75,7 +79,7 @@ Samples = tuple[float, ...]
 def paired(first: Record, second: Record) -> tuple[tuple[Samples, Samples], ...]:
     """Latencies of the two in rounds of one block in which both were timed, for each process that has any; () where none."""
     a, b = first.timing, second.timing
-    if a is None or b is None or not a.block or a.block != b.block:
+    if a is None or b is None or not a.block or a.block != b.block or device_of(first) != device_of(second):
         return ()
     left, right = a.by_process, b.by_process
     out = []

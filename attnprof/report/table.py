@@ -6,16 +6,18 @@ what was not measured '-', and both refer to a footnote. building.py makes them 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from attnprof.errors import UsageError
 from attnprof.records import Record
+from attnprof.report.devices import Device, place_of, tied
 from attnprof.report.metrics import NOT_MEASURED_DEVICE, Reading, metric
 from attnprof.report.ratios import Ratio
 from attnprof.report.text import clean, clip
 
 MISSING = "-"
+HEADS = ("label", "axis", "size", "device")  # kinds of columns that say whose row it is
 HIGHLIGHTS = ("significant", "best", "none")
 FOOTNOTE_ROOM = 200
 
@@ -32,7 +34,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `key` is the metric's or argument's name, `kind` is label, axis, size, value, delta or ratio."""
+    """One column. `key` is the metric's or argument's name, `kind` is label, axis, size, device, value, delta or ratio."""
 
     key: str
     head: str
@@ -82,6 +84,7 @@ class Report:
     """All tables of a run, the notes that hold for all of them, and the records they were made from, in order.
 
     `source` and `commit`: hash of the spec's text and commit of its repository at the time of the run; '' where not known.
+    `letters`: of the devices that measured, where there are several.
     """
 
     name: str
@@ -92,10 +95,11 @@ class Report:
     look: Look = field(default_factory=Look)
     source: str = ""
     commit: str = ""
+    letters: Mapping[Device, str] = field(default_factory=dict)
 
 
 def sort(table: Table, key: str) -> Table:
-    """Rows by the value of a metric, the better first, those without a value last.
+    """Rows by the value of a metric, the better first, those without a value last; what devices measured, device by device.
 
     Raises UsageError for no such metric, and for one that is not to be seen in the table.
     """
@@ -106,9 +110,16 @@ def sort(table: Table, key: str) -> Table:
     at = next(i for i, column in enumerate(table.columns) if (column.key, column.kind) == (wanted.key, "value"))
     sign = -1 if wanted.higher_is_better else 1
 
-    def place(row: Row) -> tuple[bool, float]:
+    places: dict[object, int] = {}
+    for row in table.rows:
+        if row.cells[at].reading is not None:
+            places.setdefault(place_of(row.record, wanted), len(places))
+
+    def place(row: Row) -> tuple[bool, int, float]:
         reading = row.cells[at].reading
-        return (reading is None, 0.0 if reading is None else sign * reading.value)
+        if reading is None:
+            return (True, 0, 0.0)
+        return (False, places[place_of(row.record, wanted)], sign * reading.value)
 
     return replace(table, rows=tuple(sorted(table.rows, key=place)))
 
@@ -123,11 +134,12 @@ def visible(table: Table) -> Table:
         for i, column in enumerate(table.columns)
         if column.kind == "value" and table.rows and all(row.cells[i].reason == NOT_MEASURED_DEVICE for row in table.rows)
     }
-    heads = ("label", "axis", "size")
-    asked = [i for i, column in enumerate(table.columns) if column.kind in heads or _picked(table, column)]
-    keep = [i for i in asked if table.columns[i].kind in heads or table.columns[i].key not in hidden]
-    if all(table.columns[i].kind in heads for i in keep):
+    asked = [i for i, column in enumerate(table.columns) if column.kind in HEADS or _picked(table, column)]
+    keep = [i for i in asked if table.columns[i].kind in HEADS or table.columns[i].key not in hidden]
+    if all(table.columns[i].kind in HEADS for i in keep):
         keep = asked
+    if not any(tied(table.columns[i].key) for i in keep):
+        keep = [i for i in keep if table.columns[i].kind != "device"]
     return narrow(table, keep)
 
 

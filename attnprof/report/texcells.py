@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from string import ascii_lowercase
 
 from attnprof.report.table import MISSING, Cell
 from attnprof.report.tex import escape
+from attnprof.report.text import letter
 
 _NUMBER = re.compile(
     r"(?P<sign>[+-]?)(?P<less><?)(?P<whole>\d+)(?P<part>\.\d+)?(?P<power>e[+-]\d+)?(?P<tail> ± <?[\d.]+| \[.*\])?"
@@ -20,15 +20,6 @@ _NUMBER = re.compile(
 _MARGIN = re.compile(r" ± ([\d.]+)")
 _EXACT = re.compile(r"(?: ± [0.]+)?")
 _WORDS = {MISSING: "--", "oom": "OOM"}
-
-
-def letter(number: int) -> str:
-    """The mark of a footnote: 1 -> a, 26 -> z, 27 -> aa; '' for 0."""
-    out = ""
-    while number > 0:
-        number, rest = divmod(number - 1, len(ascii_lowercase))
-        out = ascii_lowercase[rest] + out
-    return out
 
 
 def mark(cell: Cell) -> str:

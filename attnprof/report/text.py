@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from string import ascii_lowercase
 
 WIDTH = 80
 ELLIPSIS = "…"
@@ -41,6 +42,15 @@ def clip(text: str, room: int) -> str:
             break
         head += char
     return head + ELLIPSIS + tail
+
+
+def letter(number: int) -> str:
+    """1 -> a, 26 -> z, 27 -> aa; '' for 0."""
+    out = ""
+    while number > 0:
+        number, rest = divmod(number - 1, len(ascii_lowercase))
+        out = ascii_lowercase[rest] + out
+    return out
 
 
 def first_clauses(reason: str, room: int) -> str:

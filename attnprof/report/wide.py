@@ -5,6 +5,7 @@
 A column that no case has anything for is left out, but not that of a value: where it is empty, METRIC_reason says why. So are
 the ends of ratios that are all exact. METRIC_status stands where a case is ok and the metric has no value ('not measured'), and
 for another counter's opinion, which is a metric ('macs:fvcore') with its verdict there.
+Where several devices measured, the last column, measured_on, says which one.
 Text is guarded as in the tidy CSV (csv.py), and numbers are the same. Where a label may be a word that pandas reads as missing,
 
     pandas.read_csv(path, keep_default_na=False, na_values=[""])
@@ -17,6 +18,7 @@ import io
 from typing import Any
 
 from attnprof.report import csv as tidy
+from attnprof.report.devices import MEASURED_ON
 from attnprof.report.table import Report
 
 CASE = (
@@ -46,7 +48,7 @@ def render(report: Report) -> str:
     used: set[str] = set()
     columns: dict[str, None] = {}  # in order: every part of every metric
     for case, entries in tidy.by_case(report):
-        row = {name: value for name, value in case.items() if name in CASE or name.startswith("arg_")}
+        row = {name: value for name, value in case.items() if name in CASE or name.startswith("arg_") or name == MEASURED_ON}
         for entry in entries:
             for part, column in _columns(entry["metric"], entry["unit"]).items():
                 columns.setdefault(column)
@@ -55,7 +57,8 @@ def render(report: Report) -> str:
                     used.add(column)
         rows.append(row)
     out = io.StringIO()
-    names = [*CASE, *tidy.argument_columns(report), *(column for column in columns if column in used)]
+    shown = [column for column in columns if column in used]
+    names = [*CASE, *tidy.argument_columns(report), *shown, *tidy.device_columns(report)]
     writer = csv.DictWriter(out, names, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)

@@ -127,6 +127,7 @@ def environment(device: str) -> dict[str, Any]:
         properties = torch.cuda.get_device_properties(device)
         facts |= {
             "gpu": properties.name,
+            "gpu_uuid": gpu.uuid(properties),
             "gpu_memory_bytes": properties.total_memory,
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),

@@ -139,7 +139,7 @@ def watch(device: str) -> Iterator[Watch]:
     if device.startswith("cuda"):
         import torch
 
-        watched.uuid = _uuid(torch.cuda.get_device_properties(device))
+        watched.uuid = uuid(torch.cuda.get_device_properties(device))
         held = lock(watched.uuid or device, wait=True)
         watched.look()
         try:
@@ -151,7 +151,7 @@ def watch(device: str) -> Iterator[Watch]:
         yield watched
 
 
-def _uuid(properties: Any) -> str:
+def uuid(properties: Any) -> str:
     """NVML's name for a device of torch's; '' where torch does not tell."""
     uuid = getattr(properties, "uuid", None)
     return f"GPU-{uuid}" if uuid else ""
@@ -167,7 +167,7 @@ def energy_counter_j(device: str) -> float | None:
         if nvml is None:
             return None
         try:
-            handle = nvml.nvmlDeviceGetHandleByUUID(_uuid(torch.cuda.get_device_properties(device)))
+            handle = nvml.nvmlDeviceGetHandleByUUID(uuid(torch.cuda.get_device_properties(device)))
             return float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
         except nvml.NVMLError:
             return None

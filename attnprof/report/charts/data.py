@@ -1,7 +1,8 @@
 """What the charts show, as plain numbers: series over sizes with their exponents, Pareto fronts, ratios, holders. Pure.
 
 A *context* is what must be equal for two cases to stand in one panel, apart from the size of the map: batch, channels, dtype,
-mode, device, network and settings. A *series* is one mechanism with its arguments (and its place in a network).
+mode, device, network and settings. A *series* is one mechanism with its arguments (and its place in a network). What several
+devices measured of it is as many lines, and no front holds two of them.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from attnprof.profiling.forms import kept
 from attnprof.records import Case, Holder, Record
 from attnprof.report.blocks import arguments_of, by_block, by_kind, distinctions, find
 from attnprof.report.charts.exponents import exponent, exponent_ends, few_for
+from attnprof.report.devices import Device, by_place, letter_of, lettered, tied
 from attnprof.report.metrics import Metric, Reading, caveat
 from attnprof.report.ratios import Ratio, ratio_of
 from attnprof.report.text import clean, clip
@@ -37,10 +39,14 @@ Series = dict[tuple[str, str, str], int]
 
 @dataclass(frozen=True)
 class Context:
-    """Cases that differ in size and mechanism only, and what tells them from the other contexts ('' for a single one)."""
+    """Cases that differ in size and mechanism only, and what tells them from the other contexts ('' for a single one).
+
+    `letters`: of the devices of the whole report, where several measured.
+    """
 
     title: str
     records: tuple[Record, ...]
+    letters: Mapping[Device, str] = field(default_factory=dict)
 
     @property
     def blocks(self) -> list[list[Record]]:
@@ -148,8 +154,8 @@ def contexts(records: Sequence[Record]) -> list[Context]:
     groups: dict[object, list[Record]] = {}
     for record in records:
         groups.setdefault(_sizeless(record.case).block, []).append(record)
-    titles = distinctions([_sizeless(members[0].case) for members in groups.values()])
-    return [Context(title, tuple(members)) for title, members in zip(titles, groups.values(), strict=True)]
+    titles, letters = distinctions([_sizeless(members[0].case) for members in groups.values()]), lettered(records)
+    return [Context(title, tuple(members), letters) for title, members in zip(titles, groups.values(), strict=True)]
 
 
 def survey(records: Sequence[Record]) -> bool:
@@ -178,7 +184,7 @@ def _sizeless(case: Case) -> Case:
 
 
 def lines(context: Context, metric: Metric, series: Series) -> list[Line]:
-    """Every series of a context that has a positive value.
+    """Every series of a context that has a positive value; what belongs to a device has a line for each of them.
 
     A traced cost has an exponent from two sizes on, a measured one from three.
     """
@@ -188,7 +194,7 @@ def lines(context: Context, metric: Metric, series: Series) -> list[Line]:
         if reading is not None and reading.value > 0:
             found.setdefault(series[identity(record.case)], []).append(record)
     out = []
-    for number, members in found.items():
+    for number, members in ((number, each) for number, every in found.items() for each in by_place(every, metric)):
         points = []
         for record in sorted(members, key=lambda one: area(one.case)):
             reading = metric.read(record)
@@ -197,7 +203,28 @@ def lines(context: Context, metric: Metric, series: Series) -> list[Line]:
         order = order_of(members[0], metric)
         fitted = None if few_for(metric, points) else exponent(points)
         ends = None if fitted is None or metric.traced else exponent_ends(points)
-        out.append(Line(number, name_of(members[0]), tuple(points), fitted, order, ends))
+        out.append(Line(number, _name_on(members[0], metric, context.letters), tuple(points), fitted, order, ends))
+    return out
+
+
+def _name_on(record: Record, metric: Metric, letters: Mapping[Device, str]) -> str:
+    """'ccnet (B)': a record's name with the letter of its device, where the metric belongs to one."""
+    sign = letter_of(record, letters) if tied(metric.key) else ""
+    return f"{name_of(record)} ({sign})" if sign else name_of(record)
+
+
+def by_device(
+    blocks: Sequence[tuple[str, list[Record]]], metrics: Sequence[Metric], letters: Mapping[Device, str]
+) -> list[tuple[str, list[Record]]]:
+    """(title, block): blocks in which several devices measured any of these metrics are as many, with the device's letter."""
+    if not letters or not any(tied(metric.key) for metric in metrics):
+        return list(blocks)
+    out = []
+    for title, block in blocks:
+        read = [record for record in block if all(metric.read(record) is not None for metric in metrics)]
+        for members in by_place(read, *metrics):
+            sign = letter_of(members[0], letters)
+            out.append((", ".join(filter(None, (title, sign and f"measured on {sign}"))), members))
     return out
 
 

@@ -19,8 +19,9 @@ from attnprof.report.charts.axes import (
     shape_scale,
     value_text,
 )
-from attnprof.report.charts.data import Spot, by_size, series_of, spots, survey
+from attnprof.report.charts.data import Spot, by_device, by_size, series_of, spots, survey
 from attnprof.report.charts.scaling import metrics_of
+from attnprof.report.devices import tied
 from attnprof.report.metrics import METRICS, Metric
 from attnprof.report.table import Report
 
@@ -54,16 +55,17 @@ def charts(report: Report, every_size: bool) -> tuple[list[Chart], list[str]]:
         x, y = (METRICS[name] for name in names)
         if x in shown and y in shown:
             for size, blocks in by_size(report.records, every_size):
-                found = [(title, spots(block, x, y, series)) for title, block in blocks]
+                found = [(title, spots(block, x, y, series)) for title, block in by_device(blocks, (x, y), report.letters)]
                 found = [(title, each) for title, each in found if len(each) >= _FEWEST]
                 if found:
-                    drawn.append(_chart(x, y, found, len(series), size))
+                    apart = bool(report.letters) and (tied(x.key) or tied(y.key))
+                    drawn.append(_chart(x, y, found, len(series), size, apart))
     if drawn:
         return drawn, []
     return [], [f"Cost against cost is not drawn: no {_FEWEST} cases of one size have two of MACs, peak memory and latency."]
 
 
-def _chart(x: Metric, y: Metric, found: Sequence[tuple[str, list[Spot]]], series: int, size: str) -> Chart:
+def _chart(x: Metric, y: Metric, found: Sequence[tuple[str, list[Spot]]], series: int, size: str, apart: bool) -> Chart:
     every = [spot for _, each in found for spot in each]
     across, x_zero = _ends([value for spot in every for value in (spot.x.value, spot.x.low, spot.x.high)])
     up, y_zero = _ends([value for spot in every for value in (spot.y.value, spot.y.low, spot.y.high)])
@@ -81,6 +83,8 @@ def _chart(x: Metric, y: Metric, found: Sequence[tuple[str, list[Spot]]], series
         caption += " The network alone and counts that leave something out are shown, not ranked."
     if x_zero is not None or y_zero is not None:
         caption += " What is 0 stands at the mark 0, outside of the log scale."
+    if apart:
+        caption += " Each device has a front of its own: what another one measured does not compare."
     if any(spot.x.low is not None or spot.y.low is not None for spot in every):
         caption += " Intervals of timings are not drawn: the front is that of the medians."
     key = f"{x.key}-{y.key}".replace("_", "-")

@@ -24,6 +24,7 @@ from attnprof.report.charts.axes import (
 )
 from attnprof.report.charts.data import Context, Line, contexts, lines, name_of, series_of, size_text
 from attnprof.report.charts.exponents import LEAST_SIZES, exponent, exponent_text, few_for, short_exponent
+from attnprof.report.devices import tied
 from attnprof.report.metrics import METRICS, Metric
 from attnprof.report.table import Report
 
@@ -92,6 +93,8 @@ def _chart(metric: Metric, found: Sequence[tuple[Context, list[Line]]], series: 
         caption += f" No exponent is given below {LEAST_SIZES} sizes: nothing would tell noise from growth."
     if any(one.low is not None for one in readings):
         caption += " Bands are 95 % intervals."
+    if tied(metric.key) and any(context.letters for context, _ in found):
+        caption += " What several devices measured is a line for each, with the device's letter, fitted alone."
     caption += "".join(_left_out(context, metric, len(found) > 1) for context, _ in found)
     return Chart(
         metric.key.replace("_", "-"),
@@ -133,7 +136,7 @@ def _facts(found: Sequence[tuple[Context, list[Line]]], metric: Metric) -> tuple
 
 def _said(context: Context, rows: Sequence[Line], metric: Metric) -> str:
     where = f" ({context.title})" if context.title else ""
-    text = f"{metric.noun} against input size{where}: {len(rows)} mechanisms"
+    text = f"{metric.noun} against input size{where}: {len({line.series for line in rows})} mechanisms"
     fitted = [line for line in rows if line.exponent is not None]
     if not fitted:
         return f"{text}; no exponent below {LEAST_SIZES} sizes."
@@ -151,8 +154,8 @@ def name_text(line: Line, metric: Metric) -> str:
 def point_rows(rows: Sequence[Line], metric: Metric) -> list[dict[str, Any]]:
     """The data of a panel: one row per reading, values in base units."""
     out = []
-    for line in rows:
-        more = {"exponent": exponent_text(line, metric), "order": line.order or "-"}
+    for number, line in enumerate(rows):
+        more = {"line": number, "exponent": exponent_text(line, metric), "order": line.order or "-"}
         for point in line.points:
             reading = point.reading
             entry: dict[str, Any] = {
@@ -190,8 +193,8 @@ def _panel(rows: Sequence[Line], frame: _Frame) -> alt.LayerChart | alt.FacetCha
     layers: list[Any] = []
     if any("low" in row for row in data):
         band = base.transform_filter("isValid(datum.low)").mark_area(fillOpacity=0.18, strokeOpacity=0)
-        layers.append(band.encode(y=alt.Y("low:Q"), y2="high:Q", detail="series:N"))
-    layers.append(base.mark_line(strokeWidth=1.3).encode(y=y, detail="series:N"))
+        layers.append(band.encode(y=alt.Y("low:Q"), y2="high:Q", detail="line:N"))
+    layers.append(base.mark_line(strokeWidth=1.3).encode(y=y, detail="line:N"))
     dots = base.mark_point(filled=True, size=2.6 * canvas.font).encode(y=y, shape=shape)
     layers.append(dots.encode(tooltip=_tooltip(data, frame.metric)) if canvas.interactive else dots)
     layers += _names(rows, frame, height, x_ends, {"x": x, "y": y, "color": colour, "shape": shape, "opacity": clear})

@@ -8,11 +8,10 @@ from typing import Any
 from attnprof.report.blocks import argument_text
 from attnprof.report.crosscheck import error_text
 from attnprof.report.metrics import METRICS
-from attnprof.report.table import Cell, Column, Report, Table, visible
+from attnprof.report.table import HEADS, Cell, Column, Report, Table, visible
 from attnprof.report.text import clean, clip
 
 _WORDS = {"lower": "less is better", "higher": "more is better", "": ""}
-_TEXT_KINDS = ("label", "axis", "size")
 _MOST_SAID = 3
 _ROOM = 120
 
@@ -47,7 +46,7 @@ def _head(column: Column) -> dict[str, str]:
         "of": name,  # a delta or ratio says of what
         "unit": column.unit,
         "word": _WORDS[column.direction],
-        "kind": "text" if column.kind in _TEXT_KINDS else "number",
+        "kind": "text" if column.kind in HEADS else "number",
     }
 
 
@@ -57,7 +56,7 @@ def _cell(cell: Cell, column: Column) -> dict[str, Any]:
         value = cell.reading.value
     elif column.kind in ("delta", "ratio") and cell.ratio is not None:
         value = cell.ratio.delta if column.kind == "delta" else cell.ratio.value
-    kind = "text" if column.kind in _TEXT_KINDS else "number"
+    kind = "text" if column.kind in HEADS else "number"
     return {
         "text": cell.text,
         "value": "" if value is None else repr(value),
