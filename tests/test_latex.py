@@ -258,8 +258,10 @@ def test_the_caption_says_convention_interval_and_number_of_samples() -> None:
         "value / value of nonlocal.",
     ):
         assert words in caption
-    marks = "Best of a column in bold, second underlined, by the unrounded values; values whose intervals overlap share a mark."
-    assert marks in caption
+    assert (
+        "Best of a column in bold, second underlined, by the unrounded values; values that no interval tells apart" in caption
+    )
+    assert "(of timings side by side: that of their ratio) share a mark." in caption
     assert (
         "torch 2.13.0, threads 1, matmul tf32 off, cudnn tf32 on, attnprof 0.1.0. Spec: SHA-256 5ca1ab1e. Commit: c0ffee-dirty."
         in tex

@@ -375,6 +375,25 @@ def test_ranks_share_where_intervals_meet() -> None:
     assert cells.ranks(close, False) == [1, 0]
 
 
+def test_ranks_ask_what_tells_two_apart_before_their_intervals() -> None:
+    timed = [Reading(1.0, 0.9, 1.1), Reading(1.05, 1.0, 1.2), Reading(2.0, 1.9, 2.1)]
+    assert cells.ranks(timed, False, worse=lambda best, other: other != best) == [1, 2, 0]
+    assert cells.ranks(timed, False, worse=lambda _, __: False) == [1, 1, 1]
+    assert cells.ranks(timed, False, worse=lambda _, __: None) == [1, 1, 2]
+    assert cells.ranks(timed, False, "best", lambda _, __: False) == [1, 2, 0]
+
+
+@pytest.mark.parametrize(("block", "marks"), [("b1", [1, 0]), ("another", [1, 1])])
+def test_timings_side_by_side_are_marked_by_their_ratio(block: str, marks: list[int]) -> None:
+    """The machine drifts by a fifth, alike for both: their intervals meet, and the ratio of each round is 1.05."""
+    drift = [1 + 0.2 * i / 19 for i in range(20)]
+    fast = record("fast", None, Timing(tuple(drift), tuple(range(20)), "b1"))
+    slow = record("slow", None, Timing(tuple(1.05 * each for each in drift), tuple(range(20)), block))
+    for metric in ("latency", "throughput"):
+        (found,) = report.build([fast, slow], metrics=(metric,)).tables
+        assert [row.cells[-1].rank for row in found.rows] == marks
+
+
 # Ratios, worked by hand
 
 

@@ -116,7 +116,7 @@ def test_sorting_by_a_metric_of_which_only_the_ratio_is_shown() -> None:
 
 @pytest.mark.parametrize(("highlight", "marks"), [("significant", [1, 1, 2]), ("best", [1, 2, 0]), ("none", [0, 0, 0])])
 def test_marks_follow_the_intervals_unless_told_otherwise(highlight: str, marks: list[int]) -> None:
-    members = [record(label, counts(1, 1), timing(ms)) for label, ms in (("a", 100.0), ("b", 100.1), ("c", 200.0))]
+    members = [record(label, counts(1, 1), timing(ms, label)) for label, ms in (("a", 100.0), ("b", 100.1), ("c", 200.0))]
     built = report.build_as(members, report.Meta("x", metrics=("latency",), look=report.Look(highlight)))
     assert [row.cells[-1].rank for row in built.tables[0].rows] == marks
     assert ("**" in markdown.render(built)) == (highlight != "none")

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from attnprof import units
 from attnprof.records import Record
 from attnprof.report.blocks import axes, axis_text, by_block, by_kind, find, title_of_kind, titles
-from attnprof.report.cells import decimals, delta_text, ranks, ratio_text, signed, value_text
+from attnprof.report.cells import Worse, decimals, delta_text, ranks, ratio_text, signed, value_text
 from attnprof.report.columns import picked
 from attnprof.report.devices import MEASURED_ON, Device, by_place, letter_of, lettered
 from attnprof.report.metrics import DEFAULT_METRICS, Metric, Reading, caveat, metric, select, why_missing
@@ -156,7 +156,7 @@ def _values(
     ranked = [record for record, reading in zip(members, whole, strict=True) if reading is not None]
     if len(by_place(ranked, each)) > 1:
         highlight = "none"
-    places_taken = ranks(whole, each.higher_is_better, highlight)
+    places_taken = ranks(whole, each.higher_is_better, highlight, _worse(members, each))
     for record, reading, rank in zip(members, readings, places_taken, strict=True):
         if reading is None:
             text = MISSING if record.status == "ok" else clean(record.status)
@@ -164,6 +164,20 @@ def _values(
         else:
             out.append(Cell(value_text(reading, places, divisor), reading, reason=caveat(record, each), rank=rank))
     return out
+
+
+def _worse(members: Sequence[Record], each: Metric) -> Worse | None:
+    """What tells two timings apart: the interval of their ratio, which the table shows, rather than those of each alone."""
+    if each.key not in ("latency", "throughput"):
+        return None
+
+    def worse(best: int, other: int) -> bool | None:
+        ratio = ratio_of(members[other], members[best], each)
+        if ratio.low is None or ratio.high is None:
+            return None
+        return ratio.high < 1 if each.higher_is_better else ratio.low > 1
+
+    return worse
 
 
 def _own_unit(record: Record, each: Metric) -> Cell:

@@ -13,6 +13,7 @@ from attnprof.report.table import Look, Report, Table
 from attnprof.report.tex import breakable
 from attnprof.report.text import clean
 
+_SHARED = "values that no interval tells apart (of timings side by side: that of their ratio) share a mark"
 _TIMED = {"latency", "throughput", "bound_ratio"}
 _IN_CAPTION = {"flops", "latency", "throughput"}
 
@@ -65,7 +66,7 @@ def _marks(table: Table, look: Look) -> list[str]:
     second = ", second underlined" if look.latex == "booktabs" and any(cell.rank == 2 for cell in cells) else ""
     how = ""
     if any(cell.reading is not None and cell.reading.low is not None for cell in cells):
-        how = ", whatever their intervals" if look.highlight == "best" else "; values whose intervals overlap share a mark"
+        how = ", whatever their intervals" if look.highlight == "best" else f"; {_SHARED}"
     unrounded = ", by the unrounded values" if _close(table, look) else ""
     return [f"Best of a column in bold{second}{unrounded}{how}"]
 

@@ -9,7 +9,7 @@ thousandth of the column's unit reads '<0.001', so that nothing small reads as z
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from attnprof import units
 from attnprof.report.metrics import Reading
@@ -95,10 +95,16 @@ def _skewed(reading: Reading) -> bool:
     return longer > _SKEW * shorter
 
 
-def ranks(readings: Sequence[Reading | None], higher_is_better: bool, highlight: str = "significant") -> list[int]:
-    """1 for the best and for all whose interval meets the best's, 2 for the next such set, else 0.
+Worse = Callable[[int, int], bool | None]  # (best, other) -> whether the other is worse; None where that is not known
 
-    `highlight` "best" asks no interval, "none" ranks nothing. Judged on unrounded values. One value alone is not the best of
+
+def ranks(
+    readings: Sequence[Reading | None], higher_is_better: bool, highlight: str = "significant", worse: Worse | None = None
+) -> list[int]:
+    """1 for the best and for all that are not told from it, 2 for the next such set, else 0.
+
+    `worse` tells two apart, by their indices; where it does not know, or is not there, intervals that do not meet do.
+    `highlight` "best" asks neither, "none" ranks nothing. Judged on unrounded values. One value alone is not the best of
     anything, and a second is named among three or more.
     """
     out = [0] * len(readings)
@@ -106,13 +112,16 @@ def ranks(readings: Sequence[Reading | None], higher_is_better: bool, highlight:
         return out
     left = [(i, reading) for i, reading in enumerate(readings) if reading is not None]
     if highlight == "best":
-        left = [(i, Reading(reading.value)) for i, reading in left]
+        left, worse = [(i, Reading(reading.value)) for i, reading in left], None
     count = len(left)
     for rank, fewest in ((1, 2), (2, 3)):
         if not left or count < fewest:
             break
-        best = (max if higher_is_better else min)(left, key=lambda item: item[1].value)[1]
-        tied = {i for i, reading in left if _meet(best, reading)}
+        first, best = (max if higher_is_better else min)(left, key=lambda item: item[1].value)
+        tied = set()
+        for i, reading in left:
+            told = worse(first, i) if worse is not None else None
+            tied |= {i} if (_meet(best, reading) if told is None else not told) else set()
         for i in tied:
             out[i] = rank
         left = [(i, reading) for i, reading in left if i not in tied]
