@@ -78,6 +78,12 @@ def plain() -> str:
     return page.render(built(run(), name="A page & more"))
 
 
+@pytest.fixture(scope="module")
+def unfriendly() -> str:
+    """The page whose names try to get out of it: read as text by one test, opened in a browser by another."""
+    return page.render(built(hostile(), name=HOSTILE[2], baseline=HOSTILE[0]))
+
+
 # The file.
 
 
@@ -146,12 +152,8 @@ def test_what_a_mechanism_adds_to_a_network_is_in_the_summary() -> None:
     assert "se adds 4.000 K MACs to resnet50 (+0.1 %)" in text
 
 
-def test_hostile_names_are_text() -> None:
-    records = hostile()
-    name = HOSTILE[2]
-    text = page.render(built(records, name=name, baseline=HOSTILE[0]))
-    found = outlined(text)
-    usual = outlined(page.render(built(run())))
+def test_hostile_names_are_text(unfriendly: str, plain: str) -> None:
+    found, usual = outlined(unfriendly), outlined(plain)
     assert found.wrong == []
     assert found.open == []
     assert {tag for tag, _ in found.elements} <= {tag for tag, _ in usual.elements}
@@ -334,10 +336,15 @@ def visible_bars(opened: Opened) -> list[str]:
     return [str(bar.get_attribute("aria-label")) for bar in bars.all()]
 
 
+@pytest.fixture(scope="module")
+def passing() -> str:
+    return page.render(built([*run(), *passes(3)], name="passes"))
+
+
 @pytest.fixture
-def passed_over(browser: Browser, tmp_path: Path) -> Iterator[Opened]:
+def passed_over(browser: Browser, passing: str, tmp_path: Path) -> Iterator[Opened]:
     path = tmp_path / "page.html"
-    path.write_text(page.render(built([*run(), *passes(3)], name="passes")), encoding="utf-8")
+    path.write_text(passing, encoding="utf-8")
     found = Opened(browser, path, viewport={"width": 1280, "height": 900})
     yield found
     found.check()
@@ -447,9 +454,9 @@ def test_without_javascript_the_tables_are_there(browser: Browser, plain: str, t
     opened.context.close()
 
 
-def test_hostile_names_do_nothing_in_a_browser(browser: Browser, tmp_path: Path) -> None:
+def test_hostile_names_do_nothing_in_a_browser(browser: Browser, unfriendly: str, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
-    path.write_text(page.render(built(hostile(), name=HOSTILE[2], baseline=HOSTILE[0])), encoding="utf-8")
+    path.write_text(unfriendly, encoding="utf-8")
     opened = Opened(browser, path, viewport={"width": 1280, "height": 900})
     opened.draw_all()
     drawing = opened.page.locator("#chart-macs .drawing").first
