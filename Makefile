@@ -23,7 +23,7 @@ test: setup ## Lint, types, layers, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -q
 	OMP_NUM_THREADS=1 $(BIN)/attnprof gate specs/survey.yaml --baseline specs/baselines/catalogue.json --strict -q
 
 test-faults: setup ## Everything that a run must survive, the hours of kill -9 and hostile input included

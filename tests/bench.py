@@ -60,6 +60,7 @@ class Sizes:
     n_real: int = 3
     n_meta: int = 40
     n_commands: int = 12
+    n_warm: int = 1  # rounds of the commands before those that count
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ def commands(sizes: Sizes) -> dict[str, list[str]]:
 
 
 def time_commands(sizes: Sizes) -> dict[str, list[tuple[float, int]]]:
-    """{command: [(wall seconds, peak bytes), ...]} in order of rounds; the first round of each is left out.
+    """{command: [(wall seconds, peak bytes), ...]} in order of rounds; the first `n_warm` are left out.
 
     The package is used as it is once installed: from a copy with its bytecode.
     """
@@ -234,10 +235,10 @@ def time_commands(sizes: Sizes) -> dict[str, list[tuple[float, int]]]:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "attnprof", Path(folder) / "attnprof", ignore=shutil.ignore_patterns("__pycache__"))
         compileall.compile_dir(folder, quiet=2)
-        for round_ in range(sizes.n_commands + 1):
+        for round_ in range(sizes.n_warm + sizes.n_commands):
             for name in random.sample(list(wanted), len(wanted)):
                 measured = _start(wanted[name], folder)
-                if round_:
+                if round_ >= sizes.n_warm:
                     taken[name].append(measured)
     return taken
 

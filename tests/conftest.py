@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
+import os
+import pickle
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from attnprof.claims import Verdict
 
 
 def pytest_collection_finish() -> None:
@@ -14,6 +21,25 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def every_verdict(tmp_path_factory: pytest.TempPathFactory) -> list[Verdict]:
+    """What `verify` finds of every shipped claim, found once for all workers: half a minute of traces."""
+    from attnprof.claims import Verdict
+    from attnprof.cli.verify import read, verified
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # a worker's folder lies in that of the run
+    kept = shared / "every_verdict.pickle"
+    papers = read(())
+    with (shared / "every_verdict.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():  # a claim's `value` is code: it stays here
+            found = verified(papers, None, "none", 2.0, True)
+            kept.write_bytes(pickle.dumps([(each.claim.name, {**vars(each), "claim": None}) for each in found]))
+    given = {claim.name: claim for paper in papers for claim in paper.claims}
+    return [Verdict(**{**made, "claim": given[name]}) for name, made in pickle.loads(kept.read_bytes())]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

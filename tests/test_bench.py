@@ -29,7 +29,7 @@ def tables(text: str) -> dict[str, list[list[str]]]:
 def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     out: Path = tmp_path_factory.mktemp("bench") / "new" / "bench.md"
     sizes = ["--modules", "nonlocal", "--channels", "64", "--side", "12", "--large", "20"]
-    bench.main(["--out", str(out), *sizes, "--n-real", "1", "--n-meta", "2", "--n-commands", "1"])
+    bench.main(["--out", str(out), *sizes, "--n-real", "1", "--n-meta", "2", "--n-commands", "1", "--n-warm", "0"])
     return out.read_text(encoding="utf-8")
 
 

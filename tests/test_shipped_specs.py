@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from attnprof import mechanisms, plan
 from attnprof.profiling.counting.trace import trace_case
-from attnprof.records import Case
+from attnprof.records import Case, Counts
 from attnprof.spec import Spec, parse_file
 from tests.catalogue import NAMES
 from tests.doc_tables import ROOT
@@ -63,16 +64,26 @@ def test_every_case_of_the_survey_is_counted_in_full(case: Case) -> None:
 ABLATIONS = {path.stem: plan.expand(SHIPPED[path.stem], "none") for path in PATHS if path.parent.name == "ablations"}
 
 
+_TRACED: dict[str, Counts] = {}
+
+
+def traced(case: Case) -> Counts:
+    """A trace of a case of an ablation, made once: two tests read the parameters of what a third has traced."""
+    if case.key not in _TRACED:
+        _TRACED[case.key] = replace(trace_case(case), ops=(), at_peak=())
+    return _TRACED[case.key]
+
+
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_every_ablation_is_counted_in_full(name: str) -> None:
     for case in ABLATIONS[name]:
-        counts = trace_case(case)
+        counts = traced(case)
         assert (counts.uncounted, counts.assumed, counts.traced_by) == ({}, {}, "meta"), case.label
         assert counts.macs > 0
 
 
 def params_of(name: str) -> dict[str, int]:
-    return {case.label: trace_case(case).params for case in ABLATIONS[name] if case.mode == "inference"}
+    return {case.label: traced(case).params for case in ABLATIONS[name] if case.mode == "inference"}
 
 
 def test_se_has_the_parameters_of_its_papers_reduction_table() -> None:

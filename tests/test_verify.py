@@ -7,7 +7,7 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +180,16 @@ def test_the_numbers_of_ccnet_are_reproduced(call: Call) -> None:
     assert found["ccnet.mem_ratio.fused_bmm"]["verdict"] == "contradicted"
 
 
-def test_every_shipped_verdict_is_the_one_on_record(call: Call) -> None:
+def test_every_shipped_verdict_is_the_one_on_record(
+    call: Call, every_verdict: list[claims.Verdict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(papers: Sequence[claims.Paper], *asked: Any) -> list[claims.Verdict]:
+        names = [claim.name for paper in papers for claim in paper.claims]
+        assert names == [verdict.claim.name for verdict in every_verdict]
+        assert asked == (None, "none", 2.0, False)  # the same but for what is said meanwhile
+        return every_verdict
+
+    monkeypatch.setattr("attnprof.cli.verify.verified", found)
     code, out, err = call("--json")
     assert code == 0, err
     data = json.loads(out)
