@@ -26,6 +26,8 @@ NOT_CALIBRATED = "not calibrated"
 ALONE = "none"  # Case.mechanism of a network without a mechanism in it
 HOW = ("after", "before", "instead", "around")
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -148,7 +150,7 @@ class Case:
     @cached_property
     def key(self) -> str:
         """Content hash: the same question has the same key on every machine and day."""
-        text = json.dumps(case_to_json(self), sort_keys=True, separators=(",", ":"))
+        text = _CANONICAL.encode(case_to_json(self))
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     @cached_property

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from attnprof.report import crosscheck
-from attnprof.report.blocks import axes, axis_text
+from attnprof.report.blocks import axes, axis_text, set_by
 from attnprof.report.metrics import METRICS, Reading
 from attnprof.report.table import Cell, Report, Row, Table
 
@@ -30,6 +30,7 @@ COLUMNS = (
 )
 NUMBERS = ("value", "ci_low", "ci_high", "n", "k", "delta", "ratio", "ratio_low", "ratio_high")
 _NO_VALUE = ("not measured", "not calibrated", "not traced", "not compared")  # kinds of reasons, of which there are more
+_BREAKS = re.compile(r"[\r\n\0]+")
 _GUARDED = re.compile(r"'*(\s*[=+\-@]|\t)")
 
 
@@ -51,17 +52,17 @@ def argument_columns(report: Report) -> dict[str, str]:
 
 def by_case(report: Report) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """(what is said of a case, that and a metric for each of its metrics), text guarded, in the order of the tables."""
-    extra = argument_columns(report)
+    extra, setters = argument_columns(report), set_by(report.records)
     for table in report.tables:
         for row in table.rows:
-            arguments = {column: axis_text(row.record.case, name, report.records) for column, name in extra.items()}
-            common = _common(report, row) | arguments
-            yield _guarded(common), [_guarded(common | entry) for entry in _entries(table, row)]
+            arguments = {column: axis_text(row.record.case, name, setters) for column, name in extra.items()}
+            common = _guarded(_common(report, row) | arguments)
+            yield common, [common | _guarded(entry) for entry in _entries(table, row)]
 
 
 def guard(text: str) -> str:
     """Text on one line that no spreadsheet takes for a formula."""
-    line = re.sub(r"[\r\n\0]+", " ", text)
+    line = _BREAKS.sub(" ", text)
     return "'" + line if _GUARDED.match(line) else line
 
 

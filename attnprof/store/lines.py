@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import structs
 
-from attnprof.records import SCHEMA_VERSION, STATUSES, Case, Record
+from attnprof.records import SCHEMA_VERSION, STATUSES, Case, Counts, Memory, OpCost, Opinion, Record, Timing
 
 T = TypeVar("T")
 START = b'{"schema":'  # of every line that attnprof writes
@@ -99,9 +100,43 @@ class _WholeLine(msgspec.Struct):
     record: Record
 
 
+class _CountsOutline(msgspec.Struct):
+    params: int
+    macs: int
+    flops: int
+    bytes_moved: int
+    activation_bytes: int
+    resident_bytes: int
+    peak_bytes: int
+    peak_cuda_bytes: int
+    uncounted: dict[str, int] = {}
+    assumed: dict[str, int] = {}
+    traced_by: str = "meta"
+    ops: tuple[OpCost, ...] = ()
+    math_attention: dict[str, int] = {}
+
+
+class _RecordOutline(msgspec.Struct):
+    case: Case
+    status: str
+    counts: _CountsOutline | None = None
+    timing: Timing | None = None
+    memory: Memory | None = None
+    energy_j: float | None = None
+    environment: dict[str, Any] = {}
+    detail: str = ""
+    crosscheck: tuple[Opinion, ...] = ()
+    calibrated: Memory | None = None
+
+
+class _OutlineLine(msgspec.Struct):
+    record: _RecordOutline
+
+
 _HEAD = msgspec.json.Decoder(_Head)
 _PEEKED = msgspec.json.Decoder(_PeekedLine)
 _WHOLE = msgspec.json.Decoder(_WholeLine)
+_OUTLINE = msgspec.json.Decoder(_OutlineLine)
 _RUN = msgspec.json.Decoder(Run)
 
 
@@ -155,14 +190,25 @@ def whole(line: bytes) -> Record:
         known = len(found.others) + (0 if counts is None else len(counts.ops))
         if not len(found.at) == len(found.bytes) == len(found.who) or not all(0 <= number < known for number in found.who):
             raise LineError("this line lacks or misnames a field: at, bytes and who of memory_timeline do not fit together")
-    if record.timing is not None and not _fits(record):
+    if record.timing is not None and not _fits(record.timing):
         raise LineError("this line lacks or misnames a field: the samples, rounds and processes of timing do not fit together")
     return record
 
 
-def _fits(record: Record) -> bool:
-    timing = record.timing
-    return timing is None or all(len(each) in (0, timing.n) for each in (timing.rounds, timing.process_of))
+def outline(line: bytes) -> Record:
+    """The record without what tables do not show: who is alive at the peak, and the timeline. Raises LineError.
+
+    Half of a record's size is these: it is not to be written to a store.
+    """
+    found = _decoded(_OUTLINE, _OutlineLine, line).record
+    if found.timing is not None and not _fits(found.timing):
+        raise LineError("this line lacks or misnames a field: the samples, rounds and processes of timing do not fit together")
+    counts = None if found.counts is None else Counts(**structs.asdict(found.counts))
+    return Record(**{**structs.asdict(found), "counts": counts})
+
+
+def _fits(timing: Timing) -> bool:
+    return all(len(each) in (0, timing.n) for each in (timing.rounds, timing.process_of))
 
 
 def _is_text(line: bytes) -> bool:

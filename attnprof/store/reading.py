@@ -5,15 +5,18 @@ A damaged line is left out and said, with how to be rid of it; a file that begin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import contextlib
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from attnprof.errors import UsageError
 from attnprof.records import Record
-from attnprof.store.lines import START, LineError, Peek, Run, peek, whole
+from attnprof.store.lines import START, LineError, Peek, Run, outline, peek, whole
 
+Reader = Callable[[bytes], Record]
 _MOST_SAID = 5
 _MOST_BYTES = 2**31  # of a line; a file of zeros without an end is no store
 
@@ -62,22 +65,26 @@ class Lines(Mapping[str, Record]):
         file.seek(place.offset)
         return file.read(place.length)
 
-    def some(self, keys: Iterable[str]) -> tuple[list[Record], tuple[str, ...]]:
+    def some(self, keys: Iterable[str], read: Reader = whole) -> tuple[list[Record], tuple[str, ...]]:
         """The records of these keys as far as there are, and what is to be said of lines that turn out to be damaged."""
-        found, said = [], []
+        said: list[str] = []
+        with _uncollected():
+            return list(self.each(keys, said, read)), _few(said)
+
+    def each(self, keys: Iterable[str], said: list[str], read: Reader = whole) -> Iterator[Record]:
+        """The same one by one, for what is larger than memory."""
         with _opened(self.path) as file:
             for key in keys:
                 if key in self.places:
                     try:
-                        found.append(self._read(file, key))
+                        yield self._read(file, key, read)
                     except UsageError as error:
                         said.append(str(error))
-        return found, _few(said)
 
-    def _read(self, file: BinaryIO, key: str) -> Record:
+    def _read(self, file: BinaryIO, key: str, read: Reader = whole) -> Record:
         place = self.places[key]
         try:
-            record = whole(self.line(file, key))
+            record = read(self.line(file, key))
         except LineError as error:
             raise UsageError(_left_out(self.path, place.number, error)) from None
         if record.case.key != key:
@@ -93,11 +100,17 @@ class Stored:
     records: Mapping[str, Record] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
-    def some(self, keys: Iterable[str]) -> tuple[list[Record], tuple[str, ...]]:
-        """The records of these keys as far as there are, and warnings."""
+    def some(self, keys: Iterable[str], outlined: bool = False) -> tuple[list[Record], tuple[str, ...]]:
+        """The records of these keys as far as there are, and warnings; `outlined`: without what tables do not show."""
         if isinstance(self.records, Lines):
-            return self.records.some(keys)
+            return self.records.some(keys, outline if outlined else whole)
         return [self.records[key] for key in keys if key in self.records], ()
+
+    def each(self, keys: Iterable[str], said: list[str]) -> Iterator[Record]:
+        """The same in full and one by one; what is to be said comes into `said`."""
+        if isinstance(self.records, Lines):
+            return self.records.each(keys, said)
+        return (self.records[key] for key in keys if key in self.records)
 
 
 def load(path: Path) -> Stored:
@@ -135,6 +148,18 @@ def load(path: Path) -> Stored:
             there = (found.counted, found.timed, found.calibrated)
             places[key] = Place(number, at, len(line), found.status, *there, found.detail, made)
     return Stored(tuple(runs), Lines(path, places), _few(said))
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the search for cycles, of which records have none and which looks through all of them again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _opened(path: Path) -> BinaryIO:
