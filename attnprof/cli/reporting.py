@@ -80,7 +80,7 @@ def report_command(run: Path, formats: str, out: Path | None, everything: bool, 
         if missing:
             say(f"warning: {path}: {missing} of {len(wanted)} cases have no record yet: `attnprof run --resume` goes on.")
         meta = report.Meta(
-            last.name if last.shard is None else shard_name(last.name, last.shard),
+            shard_name(last.name, last.shard, last.of),
             last.baseline,
             last.metrics or report.Meta("").metrics,
             columns,

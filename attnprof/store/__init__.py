@@ -1,8 +1,8 @@
 """The store: DIR/NAME.jsonl, append-only, one JSON object per line, one write and one fsync per line.
 
-Lines are {"schema": N, "kind": "run", "name", "baseline", "metrics", "keys", "source", "commit"}, of a shard's run with "shard"
-and "shards" as well, and {"schema": N, "kind": "record", "record": Record as JSON}. Several writers may append, files may be
-concatenated: the last record of a key wins. A torn last line (a writer was killed) is dropped and said, as is a damaged one.
+Lines are {"schema": N, "kind": "run", "name", "baseline", "metrics", "keys", "source", "commit"}, of a shard's run with "shard",
+"of" and "shards" as well, and {"schema": N, "kind": "record", "record": Record as JSON}. Several writers may append, files may
+be concatenated: the last record of a key wins. A torn last line (a writer was killed) is dropped and said, as is a damaged one.
 What a record was made with stands in its environment under `provenance`.
 
 reading.py reads, writing.py writes, lines.py knows what a line is, merging.py makes one store of several.
@@ -23,9 +23,9 @@ from attnprof.store.writing import append, write_atomically
 __all__ = ["Run", "Stored", "append", "load", "reusable", "shard_name", "write_atomically"]
 
 
-def shard_name(name: str, shard: tuple[int, int]) -> str:
-    """What a shard's store and reports are called: 'survey.shard-3-of-16'."""
-    return f"{name}.shard-{shard[0]}-of-{shard[1]}"
+def shard_name(name: str, shard: int | None, of: int | None) -> str:
+    """What a shard's store and reports are called: 'survey.shard-3-of-16'; the name itself for no shard."""
+    return name if shard is None else f"{name}.shard-{shard}-of-{of}"
 
 
 def reusable(stored: Stored, case: Case, provenance: Mapping[str, Any], calibrated: bool = False) -> Record | None:

@@ -33,8 +33,8 @@ class LineError(Exception):
 class Run:
     """What was asked for: the cases of a run in their order, and how its tables are to be drawn.
 
-    Of a run of one shard, `keys` are those of the whole plan, `shard` is (number, of how many), and `shards` says for each key
-    which shard it falls to. A merged store keeps `shards`, so that it can say what is missing.
+    Of a run of one shard, `keys` are those of the whole plan, `shard` is its number (from 1) `of` how many, and `shards` says
+    for each key which shard it falls to. A merged store keeps `of` and `shards`, so that it can say what is missing.
     """
 
     name: str
@@ -43,7 +43,8 @@ class Run:
     metrics: tuple[str, ...] = ()
     source: str = ""  # hash of the spec's text
     commit: str = ""  # of the repository that the spec lies in
-    shard: tuple[int, int] | None = None
+    shard: int | None = None
+    of: int | None = None
     shards: tuple[int, ...] = ()
 
     @property
@@ -51,7 +52,7 @@ class Run:
         """The keys that this run was to do: all, or those of its shard."""
         if self.shard is None:
             return self.keys
-        return tuple(key for key, number in zip(self.keys, self.shards, strict=True) if number == self.shard[0])
+        return tuple(key for key, number in zip(self.keys, self.shards, strict=True) if number == self.shard)
 
 
 @dataclass(frozen=True)
@@ -164,11 +165,11 @@ def _slowly(line: bytes) -> Peek | Run:
 
 
 def _checked_run(run: Run) -> Run:
-    if run.shard is None and not run.shards:
+    if run.of is None and run.shard is None and not run.shards:
         return run
-    of = max(run.shards, default=0) if run.shard is None else run.shard[1]
-    if len(run.shards) != len(run.keys) or not all(0 < number <= of for number in (*run.shards, *(run.shard or ()))):
-        raise LineError("this line lacks or misnames a field: shard, shards and keys do not fit together")
+    numbers = run.shards if run.shard is None else (*run.shards, run.shard)
+    if run.of is None or len(run.shards) != len(run.keys) or not all(0 < number <= run.of for number in numbers):
+        raise LineError("this line lacks or misnames a field: shard, of, shards and keys do not fit together")
     return run
 
 

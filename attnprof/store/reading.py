@@ -47,7 +47,7 @@ class Lines(Mapping[str, Record]):
         self.places = places
 
     def __getitem__(self, key: str) -> Record:
-        with _opened(self.path) as file:
+        with opened(self.path) as file:
             return self._read(file, key)
 
     def __iter__(self) -> Iterator[str]:
@@ -69,11 +69,11 @@ class Lines(Mapping[str, Record]):
         """The records of these keys as far as there are, and what is to be said of lines that turn out to be damaged."""
         said: list[str] = []
         with _uncollected():
-            return list(self.each(keys, said, read)), _few(said)
+            return list(self.each(keys, said, read)), few(said)
 
     def each(self, keys: Iterable[str], said: list[str], read: Reader = whole) -> Iterator[Record]:
         """The same one by one, for what is larger than memory."""
-        with _opened(self.path) as file:
+        with opened(self.path) as file:
             for key in keys:
                 if key in self.places:
                     try:
@@ -120,7 +120,7 @@ def load(path: Path) -> Stored:
     said: list[str] = []
     known: dict[frozenset[Any], Mapping[str, Any]] = {}
     offset, first = 0, True
-    with _opened(path) as file:
+    with opened(path) as file:
         for number, line in enumerate(_lines(file, path), 1):
             at, offset = offset, offset + len(line)
             if not line.strip():
@@ -147,7 +147,7 @@ def load(path: Path) -> Stored:
             made = _shared(known, found.provenance)
             there = (found.counted, found.timed, found.calibrated)
             places[key] = Place(number, at, len(line), found.status, *there, found.detail, made)
-    return Stored(tuple(runs), Lines(path, places), _few(said))
+    return Stored(tuple(runs), Lines(path, places), few(said))
 
 
 @contextlib.contextmanager
@@ -162,7 +162,8 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _opened(path: Path) -> BinaryIO:
+def opened(path: Path) -> BinaryIO:
+    """The file, or a UsageError that says why not."""
     try:
         return path.open("rb")
     except (OSError, ValueError) as error:
@@ -206,7 +207,7 @@ def _left_out(path: Path, number: int, error: LineError) -> str:
     )
 
 
-def _few(said: list[str]) -> tuple[str, ...]:
+def few(said: list[str]) -> tuple[str, ...]:
     """Not more than a few of many, and how many there are."""
     if len(said) <= _MOST_SAID:
         return tuple(said)

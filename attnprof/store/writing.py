@@ -23,7 +23,7 @@ def line_of(entry: Record | Run) -> bytes:
         content: dict[str, Any] = {"kind": "record", "record": to_json(entry)}
     else:
         content = {"kind": "run", **asdict(entry)}
-        for name in ("shard", "shards"):  # most runs have none
+        for name in ("shard", "of", "shards"):  # most runs have none
             if not content[name]:
                 del content[name]
     return json.dumps({"schema": SCHEMA_VERSION, **content}, separators=(",", ":")).encode() + b"\n"
