@@ -1,4 +1,4 @@
-"""The scale page, `python -m tests.scale_page [PART...]`: how time and memory grow with the number of cases, as Markdown tables.
+"""The scale page, `python -m tests.scale_page [PART...]`: how time and memory grow with the number of cases, as tables.
 
 Part `store`: a store of N records is read, asked for every case whether it may be used again, and reported. The records are
 those of a traced run of specs/survey.yaml, again and again at another batch (the numbers in them stay the survey's), so that

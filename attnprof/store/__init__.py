@@ -1,9 +1,9 @@
 """The store: DIR/NAME.jsonl, append-only, one JSON object per line, one write and one fsync per line.
 
-Lines are {"schema": N, "kind": "run", "name", "baseline", "metrics", "keys", "source", "commit"}, of a shard's run with "shard",
-"of" and "shards" as well, and {"schema": N, "kind": "record", "record": Record as JSON}. Several writers may append, files may
-be concatenated: the last record of a key wins. A torn last line (a writer was killed) is dropped and said, as is a damaged one.
-What a record was made with stands in its environment under `provenance`.
+Lines are {"schema": N, "kind": "run", "name", "baseline", "metrics", "keys", "source", "commit"}, of a shard's run with
+"shard", "of" and "shards" as well, and {"schema": N, "kind": "record", "record": Record as JSON}. Several writers may append,
+files may be concatenated: the last record of a key wins. A torn last line (a writer was killed) is dropped and said, as is a
+damaged one. What a record was made with stands in its environment under `provenance`.
 
 reading.py reads, writing.py writes, lines.py knows what a line is, merging.py makes one store of several.
 """

@@ -98,7 +98,7 @@ def merge(sources: Sequence[Source]) -> Merged:
 
 
 def _blocks(sources: Sequence[Source], damaged: list[str]) -> dict[Any, dict[Source, list[str]]]:
-    """{block: {source: keys}}, the sources in the order in which they were named; records are read in full, as they are kept."""
+    """{block: {source: keys}}, sources in the order in which they were named; records are read in full, as they are kept."""
     found: dict[Any, dict[Source, list[str]]] = {}
     for source in sources:
         for record in source.lines.each(source.lines, damaged):
@@ -142,8 +142,8 @@ def _compare(source: Source, record: Record | None, other: Source, others: Recor
     raise UsageError(
         f"{source.path} and {other.path} contradict each other on {record.case.label} {record.case.shape.text()} "
         f"{record.case.mode} (key {record.case.key}), traced by the same code: {'; '.join(texts)}. Traced counts are the same "
-        "everywhere, so one of the files was changed or this is a defect of attnprof: leave one out, or run the case again with "
-        "`attnprof run --fresh`."
+        "everywhere, so one of the files was changed, or this is a defect of attnprof: leave one out, or run the case again "
+        "with `attnprof run --fresh`."
     )
 
 

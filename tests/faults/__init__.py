@@ -1,0 +1,1 @@
+"""What a run must survive, a test for each fault."""
