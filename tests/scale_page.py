@@ -22,7 +22,7 @@ from pathlib import Path
 
 from attnprof import store
 from attnprof.cli import cli
-from attnprof.profiling.provenance import provenance
+from attnprof.profiling.provenance import remembering
 from attnprof.records import SCHEMA_VERSION, Case, case_from_json, to_json
 
 SIZES = (1_000, 10_000, 100_000)
@@ -78,7 +78,7 @@ def load(path: Path) -> None:
 
 def resume(path: Path, cases: Sequence[Case]) -> None:
     """Ask for every case whether its stored record may be used again: `run --resume` where nothing is left to do."""
-    stored = store.load(path)
+    stored, provenance = store.load(path), remembering()
     kept = [store.reusable(stored, case, provenance(case)) for case in cases]
     assert all(record is not None for record in kept)
 

@@ -213,13 +213,14 @@ def _prepare(folder: Path, stem: str, options: dict[str, Any]) -> Path:
 def _reuse(path: Path, cases: Sequence[Case], options: dict[str, Any], calibrated: bool) -> dict[str, Record]:
     """{key: stored record} of what need not run again; `calibrated`: with a calibrated peak, where the case has a device."""
     from attnprof import store
-    from attnprof.profiling.provenance import provenance
+    from attnprof.profiling.provenance import remembering
 
     kept: dict[str, Record] = {}
     if path.exists():
         stored = store.load(path)
         for warning in stored.warnings if not options["quiet"] else ():
             say(f"warning: {warning}")
+        provenance = remembering()
         for case in cases:
             record = store.reusable(stored, case, provenance(case), calibrated)
             if record is not None:

@@ -314,7 +314,8 @@ _JSON = st.recursive(
 )
 
 
-_WHOLE = b"".join(line_of(entry) for entry in (store.Run("night", ("k",), "se", ("macs",), "abc"), *records()))
+_RUN = store.Run("night", ("k",), "se", ("macs",), "abc")
+_WHOLE = line_of(_RUN) + b"".join(map(line_of, records()))
 
 
 def _survives(folder: Path, data: st.DataObject) -> None:
