@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import io
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -41,7 +41,7 @@ class Step:
 
 def survey(folder: Path) -> Path:
     """The store of a traced run of the survey."""
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(io.StringIO()):
         cli.main(["run", _SPEC, "--device", "none", "--out", str(folder), "-q", "--format", "md"], standalone_mode=False)
     return folder / "survey.jsonl"
 
@@ -106,15 +106,22 @@ def _step(name: str, path: Path) -> Step:
         resume(path, cases)
     else:
         report(path, name.removeprefix("report "))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Step(time.perf_counter() - began, time.process_time() - cpu, peak)
+    return Step(time.perf_counter() - began, time.process_time() - cpu, _peak_bytes())
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process held; ru_maxrss would count that of the process that it was forked from."""
+    found = next(
+        line for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM")
+    )
+    return int(found.split()[1]) * 1024
 
 
 def store_part(sizes: Sequence[int]) -> list[str]:
     """The table of part `store`."""
     steps = ("load", "resume", *(f"report {name}" for name in FORMATS))
-    out = ["| records | store (MB) | " + " | ".join(f"{step} (s) | peak (MB)" for step in steps) + " |"]
-    out.append("| ---: " * (2 + 2 * len(steps)) + "|")
+    out = ["| records | store (MB) | " + " | ".join(f"{step}: s | CPU s | peak MB" for step in steps) + " |"]
+    out.append("| ---: " * (2 + 3 * len(steps)) + "|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = survey(folder / "survey")
@@ -122,7 +129,7 @@ def store_part(sizes: Sequence[int]) -> list[str]:
             path = folder / f"{size}.jsonl"
             enlarge(source, path, size)
             found = [_alone(step, path) for step in steps]
-            cells = [f"{step.seconds:.1f} | {step.peak_bytes / 1e6:.0f}" for step in found]
+            cells = [f"{step.seconds:.1f} | {step.cpu_seconds:.1f} | {step.peak_bytes / 1e6:.0f}" for step in found]
             out.append(f"| {size:,} | {path.stat().st_size / 1e6:.0f} | " + " | ".join(cells) + " |")
             print(out[-1], file=sys.stderr, flush=True)
             path.unlink()

@@ -253,8 +253,13 @@ def test_reuse_of_measured_cases() -> None:
 
 
 def test_provenance_of_many_cases_reads_each_file_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr(sources, "source_hash", lambda *given: asked.append(given) or f"{len(asked)}")
+    asked: list[tuple[object, ...]] = []
+
+    def count(*given: object) -> str:
+        asked.append(given)
+        return str(len(asked))
+
+    monkeypatch.setattr(sources, "source_hash", count)
     find = sources.remembering()
     cases = [
         dataclasses.replace(CASE, mechanism=name, label=str(i)) for i in range(3) for name in ("channel/se", "channel/eca")
