@@ -10,7 +10,10 @@ their default: a spec that spells a default out asks the same question, and has 
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -126,3 +129,34 @@ def blocks(cases: Sequence[Case]) -> tuple[tuple[Case, ...], ...]:
     for case in cases:
         found.setdefault(case.block, []).append(case)
     return tuple(tuple(members) for members in found.values())
+
+
+def shard_of(case: Case, of: int) -> int:
+    """Which of `of` shards a case falls to, from 1: by content hash of its block, whose members are timed against each other.
+
+    The device is left out: machines that resolve `auto` to others still agree.
+    """
+    shape, dtype, mode, _, network, settings = case.block
+    sizes = [shape.batch, shape.channels, shape.height, shape.width, shape.frames]
+    text = json.dumps([sizes, dtype, mode, network, settings], separators=(",", ":"))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % of + 1
+
+
+def shard(cases: Sequence[Case], index: int, of: int) -> tuple[Case, ...]:
+    """The cases of shard `index` of `of`, in their order: whole blocks, the same on every machine."""
+    return tuple(case for case in cases if shard_of(case, of) == index)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """'3/16' -> (3, 16). Raises UsageError."""
+    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
+    if found is None:
+        raise UsageError(f"--shard {text!r}: write I/N, such as 3/16: the third of sixteen.")
+    index, of = int(found[1]), int(found[2])
+    if of == 0:
+        raise UsageError(f"--shard {text}: there is no shard of none; write I/N, such as 1/4.")
+    if index == 0:
+        raise UsageError(f"--shard {text}: shards count from 1; with Slurm use --array=1-{of}.")
+    if index > of:
+        raise UsageError(f"--shard {text}: of {of} shards the last is {of}/{of}; with Slurm use --array=1-{of}.")
+    return index, of

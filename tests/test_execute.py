@@ -121,7 +121,7 @@ def test_memory_that_is_not_there_is_not_tried() -> None:
 
 def test_the_run_budget_bounds_the_measuring_phase() -> None:
     cases = [case(f"Good{n}", shape=Shape(1, 8, 8, n)) for n in range(8, 48)]
-    cases = [Case(**{**vars(one), "mechanism": f"{FAULTY}:Good"}) for one in cases]
+    cases = [replace(one, mechanism=f"{FAULTY}:Good") for one in cases]
     options = Options(budget_s=1.0, run_budget_s=3.0, tracer="tests.faulty:count")
     list(run_cases([case("Good", device="none")], options))  # the server is up
     began = time.monotonic()

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from attnprof import store
 from attnprof.errors import UsageError
+from attnprof.profiling import provenance as sources
 from attnprof.profiling.provenance import PROVENANCE, provenance, source_hash
 from attnprof.records import (
     MODES,
@@ -30,6 +31,7 @@ from attnprof.records import (
     Holder,
     Memory,
     OpCost,
+    Placement,
     Record,
     Shape,
     Timing,
@@ -248,6 +250,23 @@ def test_reuse_of_measured_cases() -> None:
     assert store.reusable(_stored(memory), case, provenance(case)) == memory
     for record in (base, budget, no_peak):
         assert store.reusable(_stored(record), case, provenance(case)) is None, record.detail
+
+
+def test_provenance_of_many_cases_reads_each_file_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def count(*given: object) -> str:
+        asked.append(given)
+        return str(len(asked))
+
+    monkeypatch.setattr(sources, "source_hash", count)
+    find = sources.remembering()
+    cases = [
+        dataclasses.replace(CASE, mechanism=name, label=str(i)) for i in range(3) for name in ("channel/se", "channel/eca")
+    ]
+    assert [find(case)["source"] for case in cases] == ["1", "2"] * 3
+    placed = dataclasses.replace(CASE, host=Placement("resnet50"))
+    assert (find(placed)["source"], find(placed)["source"]) == ("3", "3")
 
 
 def test_source_hashes_follow_the_file_and_import_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

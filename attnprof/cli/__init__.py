@@ -18,6 +18,7 @@ _COMMANDS = {
     "list": ("catalogue", "The catalogue of mechanisms."),
     "show": ("catalogue", "One mechanism: paper, formula, shapes, parameters, cost."),
     "report": ("reporting", "Write the reports of a run again."),
+    "merge": ("merging", "One store of several: the shards of a run."),
     "validate": ("specs", "Check a spec: every mistake at its place."),
     "schema": ("specs", "The JSON Schema of spec files."),
     "formula": ("formulas", "Exact closed forms of the cost, with their domain and order."),

@@ -53,6 +53,7 @@ def report_command(run: Path, formats: str, out: Path | None, everything: bool, 
     latex is .tex, figure is one .svg, .pdf and .png per chart. CSV has every row of the metrics chosen, JSON every record.
     """
     from attnprof import report
+    from attnprof.store import shard_name
 
     chosen = report.check_formats(_words(formats))
     if not chosen:
@@ -68,15 +69,18 @@ def report_command(run: Path, formats: str, out: Path | None, everything: bool, 
         if not stored.runs:
             raise NothingSelectedError(f"{path}: the store holds no run.")
         last = stored.runs[-1]
-        wanted = tuple(stored.records) if everything else last.keys
-        records = [stored.records[key] for key in wanted if key in stored.records]
+        wanted = tuple(stored.records) if everything else last.own
+        report.check_size(chosen, len(wanted))
+        records, warnings = stored.some(wanted, outlined=not set(chosen) & {"html", "figure"})
+        for warning in warnings:
+            say(f"warning: {warning}")
         if not records:
             raise NothingSelectedError(f"{path}: the last run of the store has no record yet.")
         missing = len(wanted) - len(records)
         if missing:
             say(f"warning: {path}: {missing} of {len(wanted)} cases have no record yet: `attnprof run --resume` goes on.")
         meta = report.Meta(
-            last.name,
+            shard_name(last.name, last.shard, last.of),
             last.baseline,
             last.metrics or report.Meta("").metrics,
             columns,
@@ -84,16 +88,21 @@ def report_command(run: Path, formats: str, out: Path | None, everything: bool, 
             report.Look(look["highlight"], look["latex"], look["standalone"], look["wide"]),
             *(("", "") if everything else (last.source, last.commit)),
         )
-        for file in write_reports(records, meta, chosen, out or path.parent):
+        damaged: list[str] = []
+        for file in write_reports(records, meta, chosen, out or path.parent, stored.each(wanted, damaged)):
             click.echo(str(file))
+        for warning in damaged if not warnings else ():
+            say(f"warning: {warning}")
 
 
-def write_reports(records: Sequence[Record], meta: Meta, formats: Iterable[str], folder: Path) -> list[Path]:
-    """Write the reports; a folder or file that cannot be written is a UsageError."""
+def write_reports(
+    records: Sequence[Record], meta: Meta, formats: Iterable[str], folder: Path, whole: Iterable[Record] | None = None
+) -> list[Path]:
+    """Write the reports, the JSON of `whole` where it is given; a folder or file that cannot be written is a UsageError."""
     from attnprof import report
 
     try:
-        return report.write(records, meta, formats, folder)
+        return report.write(records, meta, formats, folder, whole)
     except OSError as error:
         raise UsageError(f"{error.filename or folder}: cannot be written: {error.strerror or error}.") from error
 

@@ -44,6 +44,7 @@ _CALIBRATED = "calibrated_memory"  # the metric that asks for it
 @click.option(
     "--allow-import", multiple=True, metavar="PATTERN", help="Let `import:` entries run code: matched with module:Class."
 )
+@click.option("--shard", metavar="I/N", help="Only the I-th of N parts, whole blocks each; `attnprof merge` joins the stores.")
 @click.option("--dry-run", is_flag=True, help="List the cases and stop.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of tables.")
 @click.option("-q", "--quiet", is_flag=True, help="Errors only on stderr.")
@@ -52,7 +53,7 @@ def run_command(specs: tuple[str, ...], **options: Any) -> int:
 
     Exit code 5: a case failed (its row says how); 130: interrupted, `--resume` goes on.
     """
-    from attnprof import report
+    from attnprof import plan, report
     from attnprof.spec import check_import_permission, parse_file
     from attnprof.spec.imports import check_imported_files
 
@@ -64,9 +65,11 @@ def run_command(specs: tuple[str, ...], **options: Any) -> int:
     for spec in parsed:
         check_import_permission(spec, options["allow_import"])
         check_imported_files(spec)
+    if options["shard"]:
+        options["shard"] = plan.parse_shard(options["shard"])
     planned = _planned(parsed, options)
     if options["dry_run"]:
-        _list(planned, options["as_json"])
+        _list([(spec, _own(cases, options)) for spec, cases in planned], options["as_json"])
         return 0
     for spec, cases in planned:
         _check_places(spec, cases)
@@ -79,6 +82,13 @@ def run_command(specs: tuple[str, ...], **options: Any) -> int:
 
         echo_json(json.data(records, parsed[0].name if len(parsed) == 1 else ""))
     return 5 if any(record.status != "ok" for record in records) else 0
+
+
+def _own(cases: Sequence[Case], options: dict[str, Any]) -> tuple[Case, ...]:
+    """The cases of the shard that was asked for, or all."""
+    from attnprof import plan
+
+    return plan.shard(cases, *options["shard"]) if options["shard"] else tuple(cases)
 
 
 def _check_places(spec: Any, cases: Sequence[Case]) -> None:
@@ -137,30 +147,37 @@ def _list(planned: Iterable[tuple[Any, Iterable[Case]]], as_json: bool) -> None:
 
 def _run_one(spec: Any, cases: Sequence[Case], options: dict[str, Any], formats: Sequence[str]) -> list[Record]:
     """One spec: reuse what the store holds, run the rest, write each record at once, then the reports."""
-    from attnprof import report, store
+    from attnprof import plan, report, store
     from attnprof.report import console
 
-    stem = report.file_stem(spec.name)
-    folder: Path = options["out"] or Path("reports") / stem
+    shard, of = options["shard"] or (None, None)
+    name = store.shard_name(spec.name, shard, of)
+    stem = report.file_stem(name)
+    folder: Path = options["out"] or Path("reports") / report.file_stem(spec.name)
     path = _prepare(folder, stem)
-    asked = tuple(dict.fromkeys(case.key for case in cases))
+    asked = {case.key: plan.shard_of(case, of) if of else 0 for case in cases}
+    cases = _own(cases, options)
     made_from = source_of(spec.source, options["overrides"]), commit_of(spec.source)
-    run = store.Run(spec.name, asked, spec.baseline, tuple(spec.metrics), *made_from)
+    cut = (shard, of, tuple(asked.values())) if of else ()
+    run = store.Run(spec.name, tuple(asked), spec.baseline, tuple(spec.metrics), *made_from, *cut)
     with store.writing(path, fresh=options["fresh"]) as writer:
         stored = store.load(path)
         kept = _reuse(stored, path, cases, options, _CALIBRATED in spec.metrics)
-        larger = len(stored.records.keys() | set(run.keys)) if stored.records.keys() - set(run.keys) else 0
+        larger = len(stored.records.keys() | set(run.own)) if stored.records.keys() - set(run.own) else 0
         writer.append(run)
+        if not cases:
+            say(f"no block of {spec.name} falls to shard {shard}/{of}: there is nothing to do, and {path} says so.")
+            return []
         found, interrupted = _execute(spec, [case for case in cases if case.key not in kept], options, writer)
         by_key = kept | found
         if spec.counters and not interrupted:
             by_key |= cross_checked(by_key, spec.counters, writer, options)
-        records = bounded([by_key[key] for key in run.keys if key in by_key], spec, writer)
-    meta = report.Meta(spec.name, spec.baseline, spec.metrics, source=run.source, commit=run.commit)
+        records = bounded([by_key[key] for key in run.own if key in by_key], spec, writer)
+    meta = report.Meta(name, spec.baseline, spec.metrics, source=run.source, commit=run.commit)
     stale = [name for name in report.there(folder, stem) if name not in formats]
     written = write_reports(records, meta, (*formats, *(name for name in stale if name != "figure")), folder)
     if not options["as_json"]:
-        table = report.build(records, name=spec.name, baseline=spec.baseline, metrics=spec.metrics)
+        table = report.build(records, name=name, baseline=spec.baseline, metrics=spec.metrics)
         click.echo(console.render(table), nl=False)
     if not options["quiet"]:
         say("wrote " + ", ".join(str(file) for file in [*written, path]))
@@ -168,12 +185,12 @@ def _run_one(spec: Any, cases: Sequence[Case], options: dict[str, Any], formats:
             say(f"the figures in {folder} are of an earlier run: `attnprof report {folder} --format figure` renews them.")
         if larger:
             say(
-                f"the reports show the {len(run.keys)} cases of this run; the store holds {larger}: "
+                f"the reports show the {len(run.own)} cases of this run; the store holds {larger}: "
                 f"`attnprof report {folder} --all` writes them all."
             )
     if interrupted:
         done = sum(record.status != "interrupted" for record in records)
-        say(f"interrupted: {done} of {len(run.keys)} cases are done. Run it again with --resume (without --fresh) to go on.")
+        say(f"interrupted: {done} of {len(run.own)} cases are done. Run it again with --resume (without --fresh) to go on.")
         raise KeyboardInterrupt
     return records
 
@@ -193,12 +210,13 @@ def _prepare(folder: Path, stem: str) -> Path:
 def _reuse(stored: Stored, path: Path, cases: Sequence[Case], options: dict[str, Any], calibrated: bool) -> dict[str, Record]:
     """{key: stored record} of what need not run again; `calibrated`: with a calibrated peak, where the case has a device."""
     from attnprof import store
-    from attnprof.profiling.provenance import provenance
+    from attnprof.profiling.provenance import remembering
 
     kept: dict[str, Record] = {}
     if stored.runs or stored.records:
         for warning in stored.warnings if not options["quiet"] else ():
             say(f"warning: {warning}")
+        provenance = remembering()
         for case in cases:
             record = store.reusable(stored, case, provenance(case), calibrated)
             if record is not None:

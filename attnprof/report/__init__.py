@@ -5,6 +5,7 @@ What others call:
     build(records, *, name, baseline, metrics, inverse=False, ...) -> Report   building.py: tables, footnotes, notes
     FORMATS[name](report) -> {suffix: text or bytes}                           'md', 'csv', 'json', 'latex', 'html', 'figure'
     write(records, meta, formats, out_dir) -> list[Path]                       NAME.md, NAME.tex, ... in out_dir, atomically
+    check_size(formats, cases)                                                 before a run: UsageError for too many to draw
     check_formats(formats) -> tuple[str, ...]                                  before a run: UsageError for an unknown one
     console.render(report) -> str                                              what `run` prints: at most 80 columns
     json.data(records, name) -> dict                                           what `run --json` prints
@@ -20,7 +21,7 @@ import difflib
 import importlib.util
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,9 +64,10 @@ FORMATS: Mapping[str, Callable[[Report], Files]] = {
 }
 # What a format always writes, by which an earlier report is known; a glob, since figures are as many as there are charts.
 _WRITTEN = {"md": ".md", "csv": ".csv", "json": ".json", "latex": ".tex", "html": ".html", "figure": "-*.svg"}
+MOST_DRAWN = 5_000  # cases of a page or figure
 _NEEDS = {"html": ("altair", "vl_convert"), "figure": ("altair", "vl_convert")}
 
-__all__ = ["FORMATS", "Look", "Meta", "Report", "build", "check_formats", "file_stem", "there", "write"]
+__all__ = ["FORMATS", "Look", "Meta", "Report", "build", "check_formats", "check_size", "file_stem", "there", "write"]
 
 
 @dataclass(frozen=True)
@@ -130,26 +132,51 @@ def build_as(records: Sequence[Record], meta: Meta) -> Report:
     )
 
 
-def write(records: Sequence[Record], meta: Meta, formats: Iterable[str], out_dir: Path) -> list[Path]:
-    """Write the report in every format to out_dir/NAME.SUFFIX; a reader sees the old file or the new one, never a part."""
+def check_size(formats: Iterable[str], cases: int) -> None:
+    """Raise UsageError where a page or a figure would hold more cases than a browser opens or an eye tells apart."""
+    drawn = [name for name in formats if name in _NEEDS]
+    if drawn and cases > MOST_DRAWN:
+        raise UsageError(
+            f"--format {','.join(drawn)}: {cases:,} cases are more than a page or a figure can show ({MOST_DRAWN:,}): leave it "
+            "out (md, csv and json hold them all), or draw fewer: `attnprof run SPEC --only GLOB --format html`."
+        )
+
+
+def write(
+    records: Sequence[Record],
+    meta: Meta,
+    formats: Iterable[str],
+    out_dir: Path,
+    whole: Iterable[Record] | None = None,
+) -> list[Path]:
+    """Write the report in every format to out_dir/NAME.SUFFIX; a reader sees the old file or the new one, never a part.
+
+    JSON is of `whole`, where `records` are outlines: they are taken one at a time.
+    """
     chosen = check_formats(formats)
+    check_size(chosen, len(records))
     report = build_as(records, meta)
     out_dir.mkdir(parents=True, exist_ok=True)
     paths = []
     for name in chosen:
-        for suffix, content in FORMATS[name](report).items():
+        if name == "json":
+            files: Mapping[str, str | bytes | Iterator[str]] = {".json": json.chunks(whole or records, meta.name)}
+        else:
+            files = FORMATS[name](report)
+        for suffix, content in files.items():
             path = out_dir / f"{file_stem(meta.name)}{suffix}"
             _put(path, content)
             paths.append(path)
     return paths
 
 
-def _put(path: Path, content: str | bytes) -> None:
+def _put(path: Path, content: str | bytes | Iterator[str]) -> None:
     """Write a file beside its place and move it there."""
-    data = content if isinstance(content, bytes) else content.encode("utf-8", errors="backslashreplace")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(data)
+        with temporary.open("wb") as file:
+            for part in [content] if isinstance(content, (str, bytes)) else content:
+                file.write(part if isinstance(part, bytes) else part.encode("utf-8", errors="backslashreplace"))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from attnprof.records import Case, Record
@@ -58,16 +58,37 @@ def distinctions(cases: Sequence[Case]) -> list[str]:
 
 def axes(records: Sequence[Record]) -> tuple[str, ...]:
     """Arguments that differ between cases of one mechanism, in the order in which they first appear."""
-    names = dict.fromkeys(name for record in records for name in arguments_of(record.case))
-    return tuple(name for name in names if any(len(values) > 1 for values in _values(records, name).values()))
+    values: dict[str, dict[str, set[str | None]]] = {}  # {argument: {mechanism: values}}
+    cases: dict[str, int] = {}
+    set_in: dict[tuple[str, str], int] = {}
+    for record in records:
+        mechanism = record.case.mechanism
+        cases[mechanism] = cases.get(mechanism, 0) + 1
+        for name, value in arguments_of(record.case).items():
+            values.setdefault(name, {}).setdefault(mechanism, set()).add(argument_text(value))
+            set_in[name, mechanism] = set_in.get((name, mechanism), 0) + 1
+
+    def varies(name: str, mechanism: str, found: set[str | None]) -> bool:
+        return len(found) > 1 or set_in[name, mechanism] < cases[mechanism]  # some case leaves it out
+
+    return tuple(name for name, own in values.items() if any(varies(name, *item) for item in own.items()))
 
 
-def axis_text(case: Case, name: str, records: Sequence[Record]) -> str:
-    """An argument's value; 'default' where another case of the mechanism sets it, 'n/a' where none does."""
+def set_by(records: Iterable[Record]) -> dict[str, set[str]]:
+    """{argument: the mechanisms of which some case sets it}."""
+    found: dict[str, set[str]] = {}
+    for record in records:
+        for name in arguments_of(record.case):
+            found.setdefault(name, set()).add(record.case.mechanism)
+    return found
+
+
+def axis_text(case: Case, name: str, setters: Mapping[str, Collection[str]]) -> str:
+    """An argument's value; 'default' where another case of the mechanism sets it (`set_by`), 'n/a' where none does."""
     found = arguments_of(case)
     if name in found:
         return clean(argument_text(found[name]))
-    return "default" if _values(records, name).get(case.mechanism, set()) - {None} else "n/a"
+    return "default" if case.mechanism in setters.get(name, ()) else "n/a"
 
 
 def arguments_of(case: Case) -> dict[str, Any]:
@@ -88,16 +109,6 @@ def find(records: Sequence[Record], label: str | None) -> Record | None:
         return exact[0]
     named = [record for record in records if label in (record.case.mechanism, record.case.mechanism.rpartition("/")[2])]
     return named[0] if len(named) == 1 else None
-
-
-def _values(records: Sequence[Record], name: str) -> dict[str, set[str | None]]:
-    values: dict[str, set[str | None]] = {}
-    for record in records:
-        case = record.case
-        found = arguments_of(case)
-        text = argument_text(found[name]) if name in found else None
-        values.setdefault(case.mechanism, set()).add(text)
-    return values
 
 
 def _parts(case: Case) -> dict[str, str]:

@@ -13,12 +13,12 @@ every cell has a unit of its own, and none is the best.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from attnprof import units
 from attnprof.records import Record
-from attnprof.report.blocks import axes, axis_text, by_block, by_kind, find, title_of_kind, titles
+from attnprof.report.blocks import axes, axis_text, by_block, by_kind, find, set_by, title_of_kind, titles
 from attnprof.report.cells import Worse, decimals, delta_text, ranks, ratio_text, signed, value_text
 from attnprof.report.columns import picked
 from attnprof.report.devices import MEASURED_ON, Device, by_place, letter_of, lettered
@@ -33,10 +33,10 @@ from attnprof.report.text import clean
 class _Plan:
     """What the tables of a report share."""
 
-    records: Sequence[Record]
     metrics: tuple[Metric, ...]
     scales: Mapping[str, tuple[str, float]]
     axes: tuple[str, ...]
+    setters: Mapping[str, Collection[str]]  # of the axes
     baseline: str | None
     inverse: bool
     mixed: bool = False  # several shapes in one table
@@ -70,7 +70,7 @@ def build(
         chosen = tuple(each for each in chosen if any(key == each.key for key, _ in wanted))
     blocks = by_block(records)
     placed = any(record.case.host is not None for record in records)
-    plan = _Plan(records, chosen, _scales(chosen, records), axes(records), baseline, inverse)
+    plan = _Plan(chosen, _scales(chosen, records), axes(records), set_by(records), baseline, inverse)
     letters = lettered(records)
     plan = replace(plan, placed=placed, picked=wanted, highlight=look.highlight, letters=letters)
     heads = titles([members[0].case for members in blocks])
@@ -115,7 +115,7 @@ def _table(title: str, members: Sequence[Record], plan: _Plan) -> Table:
         parts.append([Cell(record.case.shape.text()) for record in members])
     for axis in () if plan.mixed else plan.axes:  # the labels have them
         columns.append(Column(axis, clean(axis), "", "", "axis"))
-        parts.append([Cell(axis_text(record.case, axis, plan.records)) for record in members])
+        parts.append([Cell(axis_text(record.case, axis, plan.setters)) for record in members])
     if plan.letters:
         columns.append(Column(MEASURED_ON, "Measured on", "", "", "device"))
         parts.append([Cell(letter_of(record, plan.letters) or MISSING) for record in members])

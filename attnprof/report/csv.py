@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attnprof.report import crosscheck
-from attnprof.report.blocks import axes, axis_text
+from attnprof.report.blocks import axes, axis_text, set_by
 from attnprof.report.devices import MEASURED_ON, device_of, tied
 from attnprof.report.metrics import METRICS, Reading
 from attnprof.report.table import Cell, Report, Row, Table
@@ -32,6 +32,7 @@ COLUMNS = (
 )
 NUMBERS = ("value", "ci_low", "ci_high", "n", "k", "delta", "ratio", "ratio_low", "ratio_high")
 _NO_VALUE = ("not measured", "not calibrated", "not traced", "not compared")  # kinds of reasons, of which there are more
+_BREAKS = re.compile(r"[\r\n\0]+")
 _GUARDED = re.compile(r"'*(\s*[=+\-@]|\t)")
 
 
@@ -59,10 +60,10 @@ def device_columns(report: Report) -> tuple[str, ...]:
 
 def by_case(report: Report) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """(what is said of a case, that and a metric for each of its metrics), text guarded, in the order of the tables."""
-    extra = argument_columns(report)
+    extra, setters = argument_columns(report), set_by(report.records)
     for table in report.tables:
         for row in table.rows:
-            arguments = {column: axis_text(row.record.case, name, report.records) for column, name in extra.items()}
+            arguments = {column: axis_text(row.record.case, name, setters) for column, name in extra.items()}
             common = _common(report, row) | arguments
             device = device_of(row.record)
             place = dict.fromkeys(device_columns(report), "" if device is None else device.text)
@@ -78,7 +79,7 @@ def _of_device(entry: Mapping[str, Any], place: Mapping[str, str]) -> dict[str, 
 
 def guard(text: str) -> str:
     """Text on one line that no spreadsheet takes for a formula."""
-    line = re.sub(r"[\r\n\0]+", " ", text)
+    line = _BREAKS.sub(" ", text)
     return "'" + line if _GUARDED.match(line) else line
 
 

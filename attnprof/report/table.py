@@ -161,6 +161,6 @@ def numbered(table: Table) -> Table:
         marked = []
         for cell in row.cells:
             marker = numbers.setdefault(cell.reason, len(numbers) + 1) if cell.reason else 0
-            marked.append(replace(cell, marker=marker))
+            marked.append(cell if cell.marker == marker else replace(cell, marker=marker))
         rows.append(Row(row.record, tuple(marked)))
     return replace(table, rows=tuple(rows), footnotes=tuple(clip(clean(reason), FOOTNOTE_ROOM) for reason in numbers))

@@ -17,6 +17,7 @@ import pytest
 from attnprof import store
 from attnprof.errors import UsageError
 from attnprof.records import Case, Record, Shape
+from attnprof.store import writer as writer_module
 from tests.faults.driver import counts_by_key, run, start, wait_for_records, write_sweep
 
 pytestmark = pytest.mark.fault
@@ -54,7 +55,7 @@ def test_disk_full_takes_the_half_line_back(tmp_path: Path, monkeypatch: pytest.
         writer.append(_record(1))
         before = path.read_bytes()
         monkeypatch.setattr(os, "write", fills)
-        monkeypatch.setattr(store, "_mend", lambda _: None)
+        monkeypatch.setattr(writer_module, "_mend", lambda *_: None)
         with pytest.raises(UsageError, match="--resume") as said:
             writer.append(_record(2))
         monkeypatch.undo()

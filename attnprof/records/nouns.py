@@ -1,23 +1,20 @@
 """The nouns: what a mechanism is, what a case asks, what was counted, timed and recorded.
 
 Frozen dataclasses in base units with the unit in the name. No torch, no I/O, no third party: every layer may import this.
-`to_json` and the `*_from_json` functions are the one place where a noun meets a file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from attnprof import stats
-
-SCHEMA_VERSION = 2
-# 1  2026-11  first: case, status, counts, timing, memory, energy_j, environment, detail
-# 2  2026-11  case.host, null until then, is {host, args, at, how}
-# A field that may be absent and that older readers pass over makes no new schema: crosscheck, calibrated, memory_timeline.
+from attnprof.records.plain import plain
 
 MODES = ("inference", "training")
 DTYPES = ("float32", "float16", "bfloat16", "float64")
@@ -28,6 +25,8 @@ NOT_MEASURED_MEMORY = "not measured (memory)"
 NOT_CALIBRATED = "not calibrated"
 ALONE = "none"  # Case.mechanism of a network without a mechanism in it
 HOW = ("after", "before", "instead", "around")
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 @dataclass(frozen=True)
@@ -148,13 +147,13 @@ class Case:
         """True for a network without a mechanism in it."""
         return self.mechanism == ALONE
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Content hash: the same question has the same key on every machine and day."""
-        text = json.dumps(to_json(self), sort_keys=True, separators=(",", ":"))
+        text = _CANONICAL.encode(case_to_json(self))
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
-    @property
+    @cached_property
     def block(self) -> tuple[Any, ...]:
         """Cases with an equal block are timed interleaved in one child: same shape, dtype, mode, device, network, settings.
 
@@ -165,7 +164,29 @@ class Case:
         return (self.shape, self.dtype, self.mode, self.device, network, settings)
 
 
-@dataclass(frozen=True)
+def case_to_json(case: Case) -> dict[str, Any]:
+    """A Case as plain JSON types, without its derived `key`, which is the hash of this."""
+    host, shape = case.host, case.shape
+    return {
+        "mechanism": case.mechanism,
+        "label": case.label,
+        "args": plain(case.args),
+        "shape": {
+            "batch": shape.batch,
+            "channels": shape.channels,
+            "height": shape.height,
+            "width": shape.width,
+            "frames": shape.frames,
+        },
+        "dtype": case.dtype,
+        "mode": case.mode,
+        "device": case.device,
+        "host": None if host is None else {"host": host.host, "args": plain(host.args), "at": host.at, "how": host.how},
+        "settings": plain(case.settings),
+    }
+
+
+@dataclass(frozen=True, slots=True)
 class Holder:
     """Storage that is alive at the memory peak: how much, what made it (op, submodule, phase) and as what it stays."""
 
@@ -176,8 +197,11 @@ class Holder:
     shape: tuple[int, ...]
     line: str = ""  # "file.py:12" of the code that asked for it, where that was followed (`explain`)
 
+    def __post_init__(self) -> None:
+        _share(self, "op", "module", "phase")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class OpCost:
     """Cost of all calls of one op in one submodule and phase."""
 
@@ -188,6 +212,15 @@ class OpCost:
     macs: int
     flops: int
     bytes_moved: int
+
+    def __post_init__(self) -> None:
+        _share(self, "op", "module", "phase")
+
+
+def _share(noun: Any, *names: str) -> None:
+    """Equal words as one object: a store of many records holds few of them very often."""
+    for name in names:
+        object.__setattr__(noun, name, sys.intern(getattr(noun, name)))
 
 
 @dataclass(frozen=True)
@@ -352,90 +385,3 @@ class Record:
             return ()
         names = [(op.phase, op.module, op.op) for op in self.counts.ops] + list(found.others)
         return tuple(Moment(at, size, *names[who]) for at, size, who in zip(found.at, found.bytes, found.who, strict=True))
-
-
-def to_json(noun: Any) -> dict[str, Any]:
-    """A noun as plain JSON types, field names unchanged; Timing gains its derived median_s, ci_s and n.
-
-    `process_of` and the number of processes `k` stand there only for a timing from several processes.
-    """
-    out: dict[str, Any] = json.loads(json.dumps(asdict(noun), default=dict))
-    if isinstance(noun, Record):
-        if not noun.crosscheck:
-            del out["crosscheck"]
-        if noun.calibrated is None:
-            del out["calibrated"]
-        if noun.memory_timeline is None:
-            del out["memory_timeline"]
-        if noun.counts is not None and not noun.counts.math_attention:
-            del out["counts"]["math_attention"]
-        if noun.timing is not None:
-            out["timing"] = _timing_json(noun.timing, out["timing"])
-        out["case"]["key"] = noun.case.key
-    elif isinstance(noun, Timing):
-        out = _timing_json(noun, out)
-    return out
-
-
-def _timing_json(timing: Timing, fields: dict[str, Any]) -> dict[str, Any]:
-    derived: dict[str, Any] = {"median_s": timing.median_s, "ci_s": list(timing.ci_s), "n": timing.n} if timing.n else {}
-    if timing.process_of:
-        derived["k"] = timing.k
-    else:
-        del fields["process_of"]
-    return fields | derived
-
-
-def case_from_json(data: Mapping[str, Any]) -> Case:
-    """The inverse of `to_json` for a Case (a derived `key` is ignored)."""
-    fields = {name: value for name, value in data.items() if name != "key"}
-    host = fields.get("host")
-    return Case(**{**fields, "shape": Shape(**fields["shape"]), "host": Placement(**host) if host else None})
-
-
-def record_from_json(data: Mapping[str, Any]) -> Record:
-    """The inverse of `to_json` for a Record."""
-    counts, timing, memory, calibrated = (data.get(name) for name in ("counts", "timing", "memory", "calibrated"))
-    timeline = data.get("memory_timeline")
-    return Record(
-        case=case_from_json(data["case"]),
-        status=data["status"],
-        counts=counts_from_json(counts) if counts else None,
-        timing=timing_from_json(timing) if timing else None,
-        memory=Memory(**memory) if memory else None,
-        calibrated=Memory(**calibrated) if calibrated else None,
-        energy_j=data.get("energy_j"),
-        environment=data.get("environment", {}),
-        detail=data.get("detail", ""),
-        memory_timeline=timeline_from_json(timeline, len(counts.get("ops", ()))) if counts and timeline else None,
-        crosscheck=tuple(opinion_from_json(opinion) for opinion in data.get("crosscheck", ())),
-    )
-
-
-def timeline_from_json(data: Mapping[str, Any], ops: int) -> Timeline:
-    """The inverse of `to_json` for a Timeline beside so many rows of ops. Raises ValueError where its parts do not fit."""
-    at, size, who = (tuple(data[name]) for name in ("at", "bytes", "who"))
-    others = tuple((phase, module, op) for phase, module, op in data["others"])
-    if not len(at) == len(size) == len(who) or not all(0 <= number < ops + len(others) for number in who):
-        raise ValueError("at, bytes and who of memory_timeline do not fit together")
-    return Timeline(data["events"], at, size, who, others)
-
-
-def opinion_from_json(data: Mapping[str, Any]) -> Opinion:
-    """The inverse of `to_json` for an Opinion."""
-    return Opinion(**{**data, "warnings": tuple(data.get("warnings", ()))})
-
-
-def counts_from_json(data: Mapping[str, Any]) -> Counts:
-    """The inverse of `to_json` for Counts."""
-    holders = tuple(Holder(**{**holder, "shape": tuple(holder["shape"])}) for holder in data.get("at_peak", ()))
-    ops = tuple(OpCost(**op) for op in data.get("ops", ()))
-    return Counts(**{**data, "at_peak": holders, "ops": ops})
-
-
-def timing_from_json(data: Mapping[str, Any]) -> Timing:
-    """The inverse of `to_json` for Timing (derived values are ignored)."""
-    fields = {name: value for name, value in data.items() if name not in ("median_s", "ci_s", "n", "k")}
-    for name in ("latency_s", "rounds", "warnings", "process_of"):
-        fields[name] = tuple(fields.get(name, ()))
-    return Timing(**fields)

@@ -1,0 +1,240 @@
+"""Shards and merging: every case in one shard, the same on every machine; one store of several, whatever their order."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attnprof import plan, store
+from attnprof.cli import cli
+from attnprof.errors import AttnprofError, UsageError
+from attnprof.profiling.provenance import PROVENANCE
+from attnprof.records import Case, Counts, Record, Shape, Timing
+
+MADE = {PROVENANCE: {"attnprof": "1", "source": "abc"}}
+SPEC = """
+name: tiny
+input: {channels: 16, hw: [5x5, 6x6, 7x7, 8x8]}
+mechanisms: [se, eca]
+metrics: [params, macs]
+"""
+
+
+def case(label: str, size: int = 8, **more: Any) -> Case:
+    return Case(f"channel/{label}", label, {}, Shape(1, 16, size, size), **more)
+
+
+def record(one: Case, macs: int = 3, **more: Any) -> Record:
+    return Record(one, counts=Counts(1, macs, 7, 1, 1, 1, 1, 1), environment=MADE, **more)
+
+
+def written(path: Path, records: list[Record], keys: tuple[str, ...] = (), **more: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    run = {
+        "name": "tiny",
+        "keys": keys or tuple(each.case.key for each in records),
+        "source": "s",
+        "metrics": ("params", "macs"),
+    }
+    store.append(path, store.Run(**{**run, **more}))
+    for each in records:
+        store.append(path, each)
+    return path
+
+
+def merge(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["merge", *map(str, arguments)], standalone_mode=False)
+
+
+def code_of(*arguments: object) -> int:
+    found = CliRunner().invoke(cli, [*map(str, arguments)], standalone_mode=False)
+    if isinstance(found.exception, AttnprofError):
+        return found.exception.exit_code
+    assert found.exception is None, found.exception
+    return found.return_value or 0
+
+
+def refusal(*arguments: object) -> str:
+    error = merge(*arguments).exception
+    assert isinstance(error, UsageError), error
+    return str(error)
+
+
+CASES = [case(label, size, mode=mode) for label in ("se", "eca") for size in range(4, 24) for mode in ("inference", "training")]
+
+
+@pytest.mark.parametrize("of", [1, 2, 3, 16])
+def test_every_case_falls_to_one_shard_and_blocks_stay_whole(of: int) -> None:
+    parts = [plan.shard(CASES, index, of) for index in range(1, of + 1)]
+    assert Counter(one.key for part in parts for one in part) == Counter(one.key for one in CASES)
+    homes = [{one.block for one in part} for part in parts]
+    assert sum(map(len, homes)) == len({one.block for one in CASES})
+    assert sum(bool(part) for part in parts) > of / 2
+
+
+def test_shards_are_the_same_on_every_machine_and_in_every_order() -> None:
+    assert [plan.shard_of(one, 16) for one in CASES[:6]] == [plan.shard_of(one, 16) for one in reversed(CASES[:6])][::-1]
+    assert plan.shard_of(CASES[0], 1000) == 74, "a hash of the content: a change moves cases between the shards of old runs"
+    code = "from tests.test_merge import CASES; from attnprof import plan; print([plan.shard_of(c, 16) for c in CASES])"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(other.stdout) == [plan.shard_of(one, 16) for one in CASES]
+    assert plan.shard_of(dataclasses.replace(CASES[0], device="cuda:0"), 16) == plan.shard_of(CASES[0], 16)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("0/4", "count from 1; with Slurm use --array=1-4"),
+        ("5/4", "the last is 4/4"),
+        ("1/0", "no shard of none"),
+        ("3", "write I/N"),
+        ("a/b", "write I/N"),
+        ("-1/4", "write I/N"),
+        ("٣/4", "write I/N"),
+    ],
+)
+def test_a_wrong_shard_is_told_what_to_write(text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        plan.parse_shard(text)
+    assert plan.parse_shard("3/16") == (3, 16)
+
+
+def test_shards_of_a_run_merge_into_the_whole_run(tmp_path: Path) -> None:
+    spec = tmp_path / "tiny.yaml"
+    spec.write_text(SPEC)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert code_of("run", str(spec), "--device", "none", "-q", "--out", str(whole), "--format", "md,csv,json") == 0
+    for number in range(1, 10):
+        assert code_of("run", str(spec), "--device", "none", "-q", "--out", str(parts), "--shard", f"{number}/9") == 0
+    assert len(list(parts.glob("tiny.shard-*-of-9.jsonl"))) == 9, "a shard without a block has a store, too"
+    assert code_of("merge", str(parts), "-q", "--format", "md,csv,json") == 0
+    for suffix in ("md", "csv", "json"):
+        assert (parts / f"tiny.{suffix}").read_text() == (whole / f"tiny.{suffix}").read_text()
+    (parts / "tiny.jsonl").unlink()
+    lost = max(parts.glob("*.jsonl"), key=lambda path: path.stat().st_size)
+    number = int(lost.name.split("-")[1])
+    lost.unlink()
+    found = merge(parts)
+    assert found.return_value == 5
+    assert f"shard {number}/9 is missing: " in found.stderr
+
+
+def test_merging_again_and_in_any_order_gives_the_same(tmp_path: Path) -> None:
+    parts = [
+        written(tmp_path / f"{name}/tiny.jsonl", [record(case(label, size)) for label in ("se", "eca")])
+        for name, size in (("a", 4), ("b", 5), ("c", 6))
+    ]
+    assert merge(*parts, "--out", tmp_path / "one").return_value == 0
+    assert merge(*reversed(parts), "--out", tmp_path / "two").return_value == 0
+    one, two = tmp_path / "one" / "tiny.jsonl", tmp_path / "two" / "tiny.jsonl"
+    assert dict(store.load(one).records) == dict(store.load(two).records)
+    assert len(store.load(one).records) == 6
+    before = one.read_bytes()
+    assert merge(*parts, "--out", tmp_path / "one").return_value == 0
+    assert merge(tmp_path / "one").return_value == 0
+    assert one.read_bytes() == before
+
+
+def timed(one: Case, seconds: float) -> Record:
+    return record(dataclasses.replace(one, device="cpu"), timing=Timing((seconds,) * 6, tuple(range(6)), "block"))
+
+
+def test_a_block_comes_from_the_store_with_most_that_is_ok_then_timed(tmp_path: Path) -> None:
+    se, eca = case("se"), case("eca")
+    half = written(tmp_path / "half.jsonl", [timed(se, 1.0), dataclasses.replace(timed(eca, 1.0), status="crashed")])
+    full = written(tmp_path / "full.jsonl", [timed(se, 2.0), timed(eca, 2.0)])
+    bare = written(tmp_path / "bare.jsonl", [record(dataclasses.replace(one, device="cpu")) for one in (se, eca)])
+    again = written(tmp_path / "again.jsonl", [timed(se, 3.0), timed(eca, 3.0)])
+    for number, (order, wanted) in enumerate([((half, bare, full), 2.0), ((full, again), 2.0), ((again, full), 3.0)]):
+        assert merge(*order, "--out", tmp_path / str(number)).return_value == 0
+        found = store.load(tmp_path / str(number) / "tiny.jsonl").records.values()
+        assert [each.timing.median_s for each in found if each.timing is not None] == [wanted, wanted]
+
+
+def test_what_the_better_store_lacks_comes_from_another_and_is_said(tmp_path: Path) -> None:
+    one = written(tmp_path / "one.jsonl", [timed(case("se"), 1.0), timed(case("eca"), 1.0)])
+    two = written(tmp_path / "two.jsonl", [timed(case("srm"), 2.0)])
+    found = merge(one, two, "--out", tmp_path / "out")
+    assert found.return_value == 0
+    assert "two.jsonl has 1 of the block that is otherwise from one.jsonl" in found.stderr
+    assert len(store.load(tmp_path / "out" / "tiny.jsonl").records) == 3
+
+
+def test_stores_of_other_specs_or_names_are_refused(tmp_path: Path) -> None:
+    one = written(tmp_path / "one.jsonl", [record(case("se"))])
+    other = written(tmp_path / "other.jsonl", [record(case("eca"))], source="another")
+    stranger = written(tmp_path / "stranger.jsonl", [record(case("eca"))], name="night")
+    assert code_of("merge", str(one), str(other)) == 2
+    assert code_of("merge", str(one), str(stranger)) == 2
+    assert "was run from another spec" in refusal(one, other)
+    assert "the only one of" in refusal(one, stranger)
+    more = [written(tmp_path / "x" / f"{n}.jsonl", [record(case("se", n))], name=name) for n, name in ((4, "a"), (5, "a"))]
+    more += [written(tmp_path / "x" / f"{n}.jsonl", [record(case("se", n))], name=name) for n, name in ((6, "b"), (7, "b"))]
+    assert merge(*more).return_value == 0
+    assert [len(store.load(tmp_path / "x" / f"{name}.jsonl").records) for name in "ab"] == [2, 2]
+
+
+def test_traced_counts_that_differ_are_refused_loudly(tmp_path: Path) -> None:
+    one = written(tmp_path / "one.jsonl", [record(case("se"))])
+    two = written(tmp_path / "two.jsonl", [record(case("se"), macs=4)])
+    said = refusal(one, two, "--out", tmp_path / "out")
+    assert "contradict each other on se" in said
+    assert "macs 3 and 4" in said
+    assert not (tmp_path / "out" / "tiny.jsonl").exists()
+    changed = dataclasses.replace(record(case("se"), macs=4), environment={PROVENANCE: {"attnprof": "2"}})
+    other = written(tmp_path / "other.jsonl", [changed])
+    assert merge(one, other, "--out", tmp_path / "out").return_value == 0
+
+
+def test_cases_that_failed_or_are_missing_are_exit_5_and_nothing_is_exit_3(tmp_path: Path) -> None:
+    failed = written(tmp_path / "a" / "tiny.jsonl", [record(case("se"), status="timeout")])
+    assert merge(failed).return_value == 5
+    lacking = written(tmp_path / "b" / "tiny.jsonl", [record(case("se"))], keys=(case("se").key, case("eca").key))
+    found = merge(lacking)
+    assert found.return_value == 5
+    assert "1 of 2 cases have no record" in found.stderr
+    (tmp_path / "empty").mkdir()
+    assert code_of("merge", str(tmp_path / "empty")) == 3
+    assert code_of("merge", str(tmp_path / "nowhere")) == 2
+
+
+def test_what_lies_where_the_merged_store_goes_is_merged_not_lost(tmp_path: Path) -> None:
+    there = written(tmp_path / "out" / "tiny.jsonl", [record(case("se"))])
+    one = written(tmp_path / "one.jsonl", [record(case("eca"))])
+    assert merge(one, "--out", there.parent).return_value == 0
+    assert len(store.load(there).records) == 2
+
+
+def test_merge_imports_neither_torch_nor_the_users_code(tmp_path: Path) -> None:
+    mine = dataclasses.replace(case("se"), mechanism=f"{tmp_path}/mine.py:Mine")
+    (tmp_path / "mine.py").write_text("raise RuntimeError('imported')\n")
+    path = written(tmp_path / "tiny.jsonl", [record(mine)])
+    code = f"import sys; from attnprof.cli import cli; cli.main(['merge', {str(path)!r}, '-q'], standalone_mode=False)"
+    found = subprocess.run([sys.executable, "-c", f"{code}; print('torch' in sys.modules)"], check=True, capture_output=True)
+    assert found.stdout.split()[-1] == b"False"
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["se", "eca", "srm"]), st.integers(4, 6)), min_size=1, max_size=12)
+)
+def test_no_case_is_lost_or_twice(tmp_path_factory: pytest.TempPathFactory, entries: list[tuple[int, str, int]]) -> None:
+    folder = tmp_path_factory.mktemp("merge")
+    by_store: dict[int, list[Record]] = {}
+    for number, label, size in entries:
+        by_store.setdefault(number, []).append(record(case(label, size)))
+    paths = [written(folder / f"{number}.jsonl", records) for number, records in by_store.items()]
+    assert merge(*paths, "--out", folder / "out", "--format", "md").return_value == 0
+    lines = [json.loads(line) for line in (folder / "out" / "tiny.jsonl").read_text().splitlines()]
+    keys = [line["record"]["case"]["key"] for line in lines if line["kind"] == "record"]
+    assert Counter(keys) == Counter({case(label, size).key for _, label, size in entries})
