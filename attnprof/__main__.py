@@ -6,7 +6,7 @@ import os
 import re
 import sys
 
-from attnprof.errors import AttnprofError
+from attnprof.errors import AttnprofError, printable
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def _internal(error: Exception) -> int:
         import traceback
 
         traceback.print_exc()
-    text = f"{type(error).__name__}: {error}"
+    text = printable(f"{type(error).__name__}: {error}")
     print(f"attnprof: internal error: {text}\nSet ATTNPROF_TRACEBACK=1 to see where; please report it.", file=sys.stderr)
     return 70
 

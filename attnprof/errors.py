@@ -6,13 +6,28 @@ reaches the top is a defect of ours (exit code 70).
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 
 
 class AttnprofError(Exception):
-    """Root of every error with a message meant for the user."""
+    """Root of every error with a message meant for the user: it may quote anything, and what is quoted moves no cursor."""
 
     exit_code = 70
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    """Text as a terminal shows it, line breaks kept: escape sequences and what turns the direction of writing become '?'."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else _in_place_of(char) for char in text.expandtabs(4))
+
+
+def _in_place_of(char: str) -> str:
+    return " " if unicodedata.category(char) == "Zs" else "?"
 
 
 class UsageError(AttnprofError):

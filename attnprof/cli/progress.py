@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from attnprof.errors import printable
+
 Listener = Callable[[Any], None]
 
 
@@ -31,7 +33,7 @@ def coloured() -> bool:
 
 def say(text: str) -> None:
     """A line on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def _plain(budget_s: float | None) -> Listener:
@@ -71,11 +73,16 @@ def _bar() -> Iterator[Listener]:
 
         def listen(event: Any) -> None:
             if event.stage == "warning":
-                bar.console.print(f"warning: {event.text}", markup=False)
+                bar.console.print(f"warning: {printable(event.text)}", markup=False)
                 return
             if event.stage not in tasks:
                 tasks[event.stage] = bar.add_task("", total=event.total, stage=event.stage)
             what = f"{event.case.label} {event.case.shape.text()}" if event.case is not None else event.text
-            bar.update(tasks[event.stage], completed=event.done, total=event.total, description=what[:40].replace("[", r"\["))
+            bar.update(
+                tasks[event.stage],
+                completed=event.done,
+                total=event.total,
+                description=printable(what[:40]).replace("[", r"\["),
+            )
 
         yield listen
