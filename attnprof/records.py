@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePath
 from typing import Any
 
 from attnprof import stats
@@ -149,9 +150,15 @@ class Case:
         return self.mechanism == ALONE
 
     @property
+    def public(self) -> Case:
+        """The case as it may leave this machine: of a file given by absolute path, only its name. It has the same key."""
+        host = None if self.host is None else replace(self.host, host=public_import(self.host.host))
+        return replace(self, mechanism=public_import(self.mechanism), host=host) if self.imported else self
+
+    @property
     def key(self) -> str:
         """Content hash: the same question has the same key on every machine and day."""
-        text = json.dumps(to_json(self), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(to_json(self.public), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     @property
@@ -163,6 +170,12 @@ class Case:
         settings = json.dumps(dict(self.settings), sort_keys=True)
         network = None if self.host is None else (self.host.host, json.dumps(dict(self.host.args), sort_keys=True))
         return (self.shape, self.dtype, self.mode, self.device, network, settings)
+
+
+def public_import(path: str) -> str:
+    """'/home/alice/mine.py:Mine' -> 'mine.py:Mine'; a relative path, a package's and a name of the catalogue as they are."""
+    where, colon, name = path.rpartition(":")
+    return f"{PurePath(where).name}:{name}" if colon and PurePath(where).is_absolute() else path
 
 
 @dataclass(frozen=True)
@@ -357,8 +370,11 @@ class Record:
 def to_json(noun: Any) -> dict[str, Any]:
     """A noun as plain JSON types, field names unchanged; Timing gains its derived median_s, ci_s and n.
 
+    The case of a Record is its public one: records are shown and stored. A Case alone goes to a child, which needs the path.
     `process_of` and the number of processes `k` stand there only for a timing from several processes.
     """
+    if isinstance(noun, Record):
+        noun = replace(noun, case=noun.case.public)
     out: dict[str, Any] = json.loads(json.dumps(asdict(noun), default=dict))
     if isinstance(noun, Record):
         if not noun.crosscheck:

@@ -28,6 +28,7 @@ import torch
 from attnprof import mechanisms
 from attnprof.errors import AttnprofError, UntraceableError, is_too_large, told
 from attnprof.execute.board import Board, attach
+from attnprof.execute.private import private
 from attnprof.profiling.measuring import device, gpu, measure, peak
 from attnprof.profiling.measuring.prepare import InvalidOutputError, UnsupportedError
 from attnprof.profiling.measuring.window import Member
@@ -194,7 +195,8 @@ def _crosscheck(request: Mapping[str, Any], board: Board, say: Say) -> None:
     for index, counter in enumerate(request["counters"]):
         board.turn_to(index)
         opinion = ask.ask_case(case, counter, counts, request["usable_bytes"])
-        say({"event": "opinion", "key": case.key, "opinion": to_json(opinion)})
+        said = {"sentence": private(opinion.sentence), "warnings": tuple(map(private, opinion.warnings))}
+        say({"event": "opinion", "key": case.key, "opinion": to_json(opinion) | said})
         gc.collect()
 
 
@@ -211,7 +213,7 @@ _OPERATIONS: dict[str, Callable[[Mapping[str, Any], Board, Say], None]] = {
 def failure(case: Case, error: BaseException) -> dict[str, Any]:
     """The event for a member that raised: status, exception type and message, and the user's own line."""
     ours = isinstance(error, AttnprofError)  # its message says it all
-    detail = (str(error).strip() if ours else told(error))[:_MESSAGE]
+    detail = private((str(error).strip() if ours else told(error))[: 4 * _MESSAGE])[:_MESSAGE]
     line = "" if ours else _users_line(error)
     return {"event": "failed", "key": case.key, "status": _status(error), "detail": f"{detail}\n{line}" if line else detail}
 
@@ -242,6 +244,6 @@ def _users_line(error: BaseException) -> str:
         ours = own or file == mechanisms.__file__ or file.startswith((torch_root, "<"))
         if not ours:
             source = linecache.getline(file, trace.tb_lineno).strip()
-            found = f"{Path(file).name}:{trace.tb_lineno}: {source}"
+            found = private(f"{Path(file).name}:{trace.tb_lineno}: {source}")
         trace = trace.tb_next
     return found

@@ -20,6 +20,7 @@ from typing import Any
 from attnprof.errors import AttnprofError
 from attnprof.execute import server
 from attnprof.execute.board import Board, create
+from attnprof.execute.private import private
 
 RING_BYTES = 64 * 1024
 _GRACE_S = 5.0  # for a killed child to be gone
@@ -277,6 +278,6 @@ def _end(child: _Child) -> None:
 
 
 def last_lines(output: str, lines: int = 12, characters: int = 2000) -> str:
-    """The end of a child's output, for `detail`."""
+    """The end of a child's output, for `detail`: without what stands in no record."""
     said = [line for line in output.strip().splitlines() if not line.startswith("USDT:")]  # torch's profiler
-    return "\n".join(said[-lines:])[-characters:]
+    return private("\n".join(said[-lines:])[-4 * characters :])[-characters:]

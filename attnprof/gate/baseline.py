@@ -114,7 +114,7 @@ def point_of(record: Record) -> Point:
 
 def point_of_case(case: Case) -> Point:
     """A Point without numbers."""
-    return Point(case.key, case.label, case.mechanism, case.shape.text(), case.mode, case.dtype, _context(case))
+    return Point(case.key, case.label, case.public.mechanism, case.shape.text(), case.mode, case.dtype, _context(case))
 
 
 def metrics_of(counts: Counts) -> dict[str, int]:

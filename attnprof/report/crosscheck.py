@@ -31,7 +31,7 @@ def data(records: Sequence[Record]) -> dict[str, Any]:
 def _entry(record: Record) -> dict[str, Any]:
     case = record.case
     return {
-        "mechanism": case.mechanism,
+        "mechanism": case.public.mechanism,
         "label": case.label,
         "args": dict(case.args),
         "shape": case.shape.text(),

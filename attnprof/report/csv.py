@@ -78,7 +78,7 @@ def _common(report: Report, row: Row) -> dict[str, Any]:
     case = row.record.case
     return {
         "spec": report.name,
-        "mechanism": case.mechanism,
+        "mechanism": case.public.mechanism,
         "label": case.label,
         "args": json.dumps(dict(case.args), sort_keys=True, default=str),
         "batch": case.shape.batch,
