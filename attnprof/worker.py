@@ -2,7 +2,8 @@
 
 Requests: {"op": "trace" | "calibrate" | "measure" | "memory" | "probe" | "crosscheck", ...}. Events: {"event": "traced" |
 "calibrated" | "timed" | "memory" | "failed" | "left" | "probed" | "opinion" | "end", "key": case key, ...}. Who is being worked
-on stands on the board (`attnprof.execute.board`), so that whatever ends this process is charged to that member.
+on stands on the board (`attnprof.execute.board`), so that whatever ends this process is charged to that member. A line of an
+event begins with the request's `token`: a user's module may find the connection and write into it.
 
 This module is imported once by the fork server: importing it must run no op and touch no device.
 """
@@ -47,8 +48,10 @@ def main(wire: int, board: int) -> int:
     with channel.makefile("r", encoding="utf-8") as lines:
         request = json.loads(lines.readline())
 
+    begin = f"\n{request['token']} ".encode()  # on a line of its own, whatever a user's module has written here
+
     def say(event: dict[str, Any]) -> None:
-        channel.sendall(json.dumps(event).encode() + b"\n")
+        channel.sendall(begin + json.dumps(event).encode() + b"\n")
 
     turns = attach(board)
     write_by_lines()

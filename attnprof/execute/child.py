@@ -10,7 +10,6 @@ import select
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,10 +18,11 @@ from typing import Any
 
 from attnprof.errors import AttnprofError
 from attnprof.execute import server
-from attnprof.execute.board import Board, create
+from attnprof.execute.board import Board, create, page
 from attnprof.execute.private import private
 
 RING_BYTES = 64 * 1024
+LINE_BYTES = 64 * 2**20  # of one event: the largest networks have a few MiB
 _GRACE_S = 5.0  # for a killed child to be gone
 _GLANCE_S = 1.0  # turns change without a word: the board is looked at so often
 _START_S = 120.0  # for the server to import torch
@@ -39,9 +39,12 @@ class Ending:
     member: int = -1
     status: int | None = None  # wait status, where it died by itself
     output: str = ""
+    flooded: bool = False
 
     def reason(self) -> str:
         """What happened, in words."""
+        if self.flooded:
+            return f"it wrote more than {LINE_BYTES // 2**20} MiB where its results go, and no result"
         if self.status is None:
             return self.kind
         code = os.waitstatus_to_exitcode(self.status)
@@ -136,10 +139,12 @@ class _Child:
     wire: socket.socket
     output: int
     board: Board
+    token: str
     said: bytearray = field(default_factory=bytearray)
     tail: bytearray = field(default_factory=bytearray)
     wire_open: bool = True
     done: bool = False  # it said that it has answered everything
+    flooded: bool = False  # a line came to no end
     status: int | None = None
 
     def pump(self, seconds: float) -> list[Event]:
@@ -172,11 +177,22 @@ class _Child:
             self.wire_open = False
             return []
         self.said += data
-        *complete, rest = self.said.split(b"\n")
-        self.said = bytearray(rest)
-        events: list[Event] = [json.loads(line) for line in complete]
+        *complete, self.said = self.said.split(b"\n") if b"\n" in data else [self.said]
+        if len(self.said) > LINE_BYTES:
+            self.flooded, self.wire_open = True, False
+        events = [event for line in complete if (event := self._event(line)) is not None]
         self.done = self.done or any(event["event"] == "end" for event in events)
         return [event for event in events if event["event"] != "end"]
+
+    def _event(self, line: bytes | bytearray) -> Event | None:
+        """What a line says. One without the token is none of the worker's: it is kept as output."""
+        token, _, text = line.partition(b" ")
+        with contextlib.suppress(ValueError):
+            event = json.loads(text) if token == self.token.encode() else None
+            if isinstance(event, dict) and "event" in event:
+                return event
+        self.tail = (self.tail + line + b"\n" if line else self.tail)[-RING_BYTES:]
+        return None
 
 
 def converse(
@@ -193,7 +209,7 @@ def converse(
     child = _start(request, members, spawn)
     kind = ""
     try:
-        while child.status is None and not child.done and not kind:
+        while child.status is None and not child.done and not child.flooded and not kind:
             kind, wait = _verdict(child.board, timeout_s, deadline)
             if not kind:
                 yield from child.pump(min(wait, _GLANCE_S))
@@ -204,7 +220,7 @@ def converse(
     if child.done:
         kind = "end"
     status = child.status if not kind else None
-    yield Ending(kind or "died", member, status, child.tail.decode(errors="replace"))
+    yield Ending(kind or "died", member, status, child.tail.decode(errors="replace"), child.flooded)
 
 
 def _verdict(board: Board, timeout_s: float, deadline: float | None) -> tuple[str, float]:
@@ -230,11 +246,11 @@ def _start(request: Mapping[str, Any], members: int, spawn: bool) -> _Child:
     forks = running_server()
     ours, theirs = socket.socketpair()
     read, write = os.pipe()
-    with tempfile.TemporaryFile() as page:
-        board = create(page.fileno(), members)
+    with page() as file:
+        board = create(file.fileno(), members)
         order = {"cwd": str(Path.cwd()), "path": server.import_path(), "spawn": spawn, "server": forks.process.pid}
         line = json.dumps(order).encode() + b"\n"
-        socket.send_fds(forks.channel, [line], [theirs.fileno(), write, page.fileno()])
+        socket.send_fds(forks.channel, [line], [theirs.fileno(), write, file.fileno()])
     theirs.close()
     os.close(write)
     try:
@@ -243,9 +259,10 @@ def _start(request: Mapping[str, Any], members: int, spawn: bool) -> _Child:
         ours.close()
         os.close(read)
         raise
-    child = _Child(pid, forks, ours, read, board)
+    token = os.urandom(8).hex()
+    child = _Child(pid, forks, ours, read, board, token)
     with contextlib.suppress(BrokenPipeError):  # it died before it read: the conversation will find out
-        ours.sendall(json.dumps(request).encode() + b"\n")
+        ours.sendall(json.dumps({**request, "token": token}).encode() + b"\n")
     return child
 
 
