@@ -6,7 +6,8 @@ import os
 import re
 import sys
 
-from attnprof.errors import AttnprofError, printable
+from attnprof.errors import AttnprofError
+from attnprof.plain import printable
 
 
 def main() -> None:
@@ -22,6 +23,7 @@ def main() -> None:
     except click.exceptions.Abort:
         code = 130
     except click.ClickException as error:
+        error.message = printable(error.message)
         error.show()
         code = error.exit_code
     except AttnprofError as error:

@@ -6,8 +6,9 @@ reaches the top is a defect of ours (exit code 70).
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
+
+from attnprof.plain import printable
 
 
 class AttnprofError(Exception):
@@ -17,17 +18,6 @@ class AttnprofError(Exception):
 
     def __str__(self) -> str:
         return printable(super().__str__())
-
-
-def printable(text: str) -> str:
-    """Text as a terminal shows it, line breaks kept: escape sequences and what turns the direction of writing become '?'."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() or char == "\n" else _in_place_of(char) for char in text.expandtabs(4))
-
-
-def _in_place_of(char: str) -> str:
-    return " " if unicodedata.category(char) == "Zs" else "?"
 
 
 class UsageError(AttnprofError):

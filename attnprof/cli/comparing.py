@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from attnprof.cli import echo_json
+from attnprof.cli import echo, echo_json
 from attnprof.cli.hosting import channels_of, check_own_places, host_options, network_of
 from attnprof.cli.options import Seconds, check_entry, frames_of, modes_of, name_and_args, shape_options
 from attnprof.cli.progress import progress, say
@@ -89,7 +89,7 @@ def compare_command(names: tuple[str, ...], **options: Any) -> int:
     else:
         click.echo(compare.render(compared, options["sort"]), nl=False)
         for line in _claim_lines(claims):
-            click.echo(line)
+            echo(line)
     return 5 if any(record.status != "ok" for record in records) else 0
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from attnprof.errors import printable
+from attnprof.plain import printable
 
 Listener = Callable[[Any], None]
 

@@ -1,10 +1,10 @@
 """Report -> tidy CSV: one row per case and metric, raw values in base units, ready for pandas. wide.py: one row per case.
 
 A text cell that a spreadsheet would take for a formula gets a leading apostrophe, which `unguard` takes away; a line break in
-it is a space. Numbers that do not exist are empty here and only here (pandas reads them as NaN); `status` and `reason` say why:
-a row without a value is never 'ok', but what the case is, or 'not measured', 'not traced', ..., 'no value'.
-Axis arguments follow as `arg_NAME` columns. Numbers have as many digits as tell them from every other. pandas takes words such
-as 'NA' and 'None' for missing; where a label may be one,
+it is a space, and what does not print is '?'. Numbers that do not exist are empty here and only here (NaN in pandas); `status`
+and `reason` say why: a row without a value is never 'ok', but what the case is, or 'not measured', 'not traced', ...,
+'no value'. Axis arguments follow as `arg_NAME` columns. Numbers have as many digits as tell them from every other. pandas takes
+words such as 'NA' and 'None' for missing; where a label may be one,
 
     pandas.read_csv(path, keep_default_na=False, na_values=dict.fromkeys(NUMBERS, ""))
 """
@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from attnprof.plain import printable
 from attnprof.report import crosscheck
 from attnprof.report.blocks import axes, axis_text
 from attnprof.report.metrics import METRICS, Reading
@@ -60,13 +61,13 @@ def by_case(report: Report) -> Iterator[tuple[dict[str, Any], list[dict[str, Any
 
 
 def guard(text: str) -> str:
-    """Text on one line that no spreadsheet takes for a formula."""
-    line = re.sub(r"[\r\n\0]+", " ", text)
+    """Text on one line that no spreadsheet takes for a formula and no terminal for a command."""
+    line = "\t".join(map(printable, re.sub(r"[\r\n\0]+", " ", text).split("\t")))
     return "'" + line if _GUARDED.match(line) else line
 
 
 def unguard(text: str) -> str:
-    """The text that `guard` made this of, but for its line breaks."""
+    """The text that `guard` made this of, but for line breaks and what does not print."""
     return text[1:] if text.startswith("'") and _GUARDED.match(text) else text
 
 

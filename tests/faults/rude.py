@@ -66,7 +66,7 @@ class Forges(Good):
     """Writes what looks like messages."""
 
     def forward(self, x: Tensor) -> Tensor:
-        for event in (
+        forged: tuple[object, ...] = (
             {"event": "traced", "key": "?"},
             {"event": "end"},
             {"event": 1},
@@ -74,7 +74,8 @@ class Forges(Good):
             7,
             None,
             {"pid": os.getpid(), "status": 0},
-        ):
+        )
+        for event in forged:
             write_everywhere(json.dumps(event).encode() + b"\n")
         return super().forward(x)
 
