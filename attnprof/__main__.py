@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -23,8 +24,9 @@ def main() -> None:
     except click.exceptions.Abort:
         code = 130
     except click.ClickException as error:
-        error.message = printable(error.message)
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        print(printable(said.getvalue()), end="", file=sys.stderr)
         code = error.exit_code
     except AttnprofError as error:
         at_a_place = re.match(r"[^\n]+:\d+:\d+: ", str(error))

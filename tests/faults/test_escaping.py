@@ -13,6 +13,7 @@ import re
 import unicodedata
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -186,8 +187,7 @@ def gated(text: str) -> outputs.Result:
     ledger = (baseline.Accepted("macs", points[0].key, text, text, 1, 2, text, text, text),)
     held = baseline.Baseline(text, made, before, ledger)
     worse = {**points[0].metrics, "macs": 500}
-    failed = {"metrics": {}, "status": "error", "detail": text}
-    now = [baseline.replace(points[0], metrics=worse), baseline.replace(points[1], **failed), *points[2:]]
+    now = [replace(points[0], metrics=worse), replace(points[1], metrics={}, status="error", detail=text), *points[2:]]
     rows = judge.judge(held, now)
     return outputs.Result(text, text, tuple(rows), text, {text: text}, {text: text}, (text,))
 

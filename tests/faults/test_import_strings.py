@@ -73,7 +73,7 @@ def test_nothing_runs_without_leave(command: tuple[str, ...], call: Call, folder
     (folder / "base.json").write_text("{}", encoding="utf-8")
     words, more = (command[:2], command[2:]) if command[0] == "baseline" else (command[:1], command[1:])
     more = ("--baseline", "base.json", *more) if command == ("gate", "--dry-run") else more
-    runs = [(f"{name}.yaml", ()) for name in SPECS if name != "plain"]
+    runs: list[tuple[str, tuple[str, ...]]] = [(f"{name}.yaml", ()) for name in SPECS if name != "plain"]
     runs += [("plain.yaml", ("--set", text)) for text in OVERRIDES] if command[0] == "run" else []
     for file, overrides in runs:
         for allowed in ((), tuple(f"--allow-import={pattern}" for pattern in ODD)):

@@ -45,8 +45,9 @@ def render(report: Report) -> str:
     tables, best = tables_of(report), glance(report)
     style = _text("page.css") + printed(texts_of(tables, best))
     script, bundle = _text("page.js"), _bundle()
-    blocks = {"trim_blocks": True, "lstrip_blocks": True}
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=_shown, **blocks)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, finalize=_shown, trim_blocks=True, lstrip_blocks=True
+    )
     return environment.from_string(_text("page.html.j2")).render(
         name=clean(report.name),
         policy=_policy(scripts=(bundle, script), style=style),
