@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
 
 from attnprof.errors import AttnprofError
+from attnprof.plain import printable
 
 
 def main() -> None:
@@ -22,7 +24,9 @@ def main() -> None:
     except click.exceptions.Abort:
         code = 130
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        print(printable(said.getvalue()), end="", file=sys.stderr)
         code = error.exit_code
     except AttnprofError as error:
         at_a_place = re.match(r"[^\n]+:\d+:\d+: ", str(error))
@@ -35,7 +39,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except SystemExit as left:  # click's, where the pipe broke while it wrote; its code 1 would mean a regression
-        gone = type(sys.stdout).__name__ == "PacifyFlushWrapper"
+        gone = type(sys.stdout).__name__.endswith("PacifyFlushWrapper")
         code = 141 if gone else left.code
     except Exception as error:  # noqa: BLE001
         code = _internal(error)
@@ -48,7 +52,7 @@ def _internal(error: Exception) -> int:
         import traceback
 
         traceback.print_exc()
-    text = f"{type(error).__name__}: {error}"
+    text = printable(f"{type(error).__name__}: {error}")
     print(f"attnprof: internal error: {text}\nSet ATTNPROF_TRACEBACK=1 to see where; please report it.", file=sys.stderr)
     return 70
 

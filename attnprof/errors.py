@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from attnprof.plain import printable
+
 
 class AttnprofError(Exception):
-    """Root of every error with a message meant for the user."""
+    """Root of every error with a message meant for the user: it may quote anything, and what is quoted moves no cursor."""
 
     exit_code = 70
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UsageError(AttnprofError):

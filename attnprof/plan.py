@@ -20,7 +20,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from attnprof.errors import NothingSelectedError, UsageError
-from attnprof.records import ALONE, Case, Placement, Shape
+from attnprof.records import ALONE, Case, Placement, Shape, public_import
 from attnprof.spec import Input, Network, Spec, inputs_of, label_of, size_problem, variants
 from attnprof.spec.networks import label_at, placements
 
@@ -35,6 +35,7 @@ def expand(spec: Spec, device: str) -> tuple[Case, ...]:
     sentence = size_problem(spec)
     if sentence:
         raise UsageError(sentence)
+    _refuse_twins(spec.hosts)
     shapes = [frozenset(_shapes(inputs_of(spec, entry))) for entry in spec.entries]
     every = dict.fromkeys(shape for entry in spec.entries for shape in _shapes(inputs_of(spec, entry)))
     ordered = dict.fromkeys([*(shape for shape in _shapes(spec.inputs) if shape in every), *every])
@@ -51,6 +52,15 @@ def expand(spec: Spec, device: str) -> tuple[Case, ...]:
         for own, mechanism, label, args, host in group
         if shape in own
     )
+
+
+def _refuse_twins(given: Sequence[Network]) -> None:
+    """Two networks of one file name, by absolute paths: a record holds no folder, so one would be taken for the other."""
+    seen: dict[str, str] = {}
+    for network in given:
+        name = public_import(network.host)
+        if seen.setdefault(name, network.host) != network.host:
+            raise UsageError(f"{seen[name]} and {network.host} would both be {name} in the records: rename one of the files.")
 
 
 def _placed(given: Sequence[Network], members: Sequence[Member], shapes: Iterable[Shape]) -> Iterator[list[Member]]:

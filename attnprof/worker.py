@@ -2,7 +2,8 @@
 
 Requests: {"op": "trace" | "calibrate" | "measure" | "memory" | "probe" | "crosscheck", ...}. Events: {"event": "traced" |
 "calibrated" | "timed" | "memory" | "failed" | "left" | "probed" | "opinion" | "end", "key": case key, ...}. Who is being worked
-on stands on the board (`attnprof.execute.board`), so that whatever ends this process is charged to that member.
+on stands on the board (`attnprof.execute.board`), so that whatever ends this process is charged to that member. A line of an
+event begins with the request's `token`: a user's module may find the connection and write into it.
 
 This module is imported once by the fork server: importing it must run no op and touch no device.
 """
@@ -28,6 +29,7 @@ import torch
 from attnprof import mechanisms
 from attnprof.errors import AttnprofError, UntraceableError, is_too_large, told
 from attnprof.execute.board import Board, attach
+from attnprof.execute.private import private
 from attnprof.profiling.measuring import device, gpu, measure, peak
 from attnprof.profiling.measuring.prepare import InvalidOutputError, UnsupportedError
 from attnprof.profiling.measuring.window import Member
@@ -46,8 +48,10 @@ def main(wire: int, board: int) -> int:
     with channel.makefile("r", encoding="utf-8") as lines:
         request = json.loads(lines.readline())
 
+    begin = f"\n{request['token']} ".encode()  # on a line of its own, whatever a user's module has written here
+
     def say(event: dict[str, Any]) -> None:
-        channel.sendall(json.dumps(event).encode() + b"\n")
+        channel.sendall(begin + json.dumps(event).encode() + b"\n")
 
     turns = attach(board)
     write_by_lines()
@@ -196,7 +200,8 @@ def _crosscheck(request: Mapping[str, Any], board: Board, say: Say) -> None:
     for index, counter in enumerate(request["counters"]):
         board.turn_to(index)
         opinion = ask.ask_case(case, counter, counts, request["usable_bytes"])
-        say({"event": "opinion", "key": case.key, "opinion": to_json(opinion)})
+        said = {"sentence": private(opinion.sentence), "warnings": tuple(map(private, opinion.warnings))}
+        say({"event": "opinion", "key": case.key, "opinion": to_json(opinion) | said})
         gc.collect()
 
 
@@ -213,7 +218,7 @@ _OPERATIONS: dict[str, Callable[[Mapping[str, Any], Board, Say], None]] = {
 def failure(case: Case, error: BaseException) -> dict[str, Any]:
     """The event for a member that raised: status, exception type and message, and the user's own line."""
     ours = isinstance(error, AttnprofError)  # its message says it all
-    detail = (str(error).strip() if ours else told(error))[:_MESSAGE]
+    detail = private((str(error).strip() if ours else told(error))[: 4 * _MESSAGE])[:_MESSAGE]
     line = "" if ours else _users_line(error)
     return {"event": "failed", "key": case.key, "status": _status(error), "detail": f"{detail}\n{line}" if line else detail}
 
@@ -244,6 +249,6 @@ def _users_line(error: BaseException) -> str:
         ours = own or file == mechanisms.__file__ or file.startswith((torch_root, "<"))
         if not ours:
             source = linecache.getline(file, trace.tb_lineno).strip()
-            found = f"{Path(file).name}:{trace.tb_lineno}: {source}"
+            found = private(f"{Path(file).name}:{trace.tb_lineno}: {source}")
         trace = trace.tb_next
     return found

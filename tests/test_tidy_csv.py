@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from attnprof import report
+from attnprof.plain import printable
 from attnprof.records import Record, Timing
 from attnprof.report import csv as tidy
 from attnprof.report.metrics import METRICS
@@ -124,7 +125,7 @@ def test_labels_come_back(label: str) -> None:
 @example("''\t")
 @example("' =")
 def test_unguard_undoes_guard(text: str) -> None:
-    line = text.translate(dict.fromkeys(map(ord, "\r\n\0"), " "))
+    line = "\t".join(map(printable, text.translate(dict.fromkeys(map(ord, "\r\n\0"), " ")).split("\t")))
     guarded = tidy.guard(line)
     assert tidy.unguard(guarded) == line
     assert guarded.lstrip()[:1] not in tuple("=+-@")

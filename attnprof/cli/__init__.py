@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from attnprof.plain import json_text, printable
+
 # command -> (module, line of help): a command's module is imported when the command is called.
 _COMMANDS = {
     "run": ("running", "Trace and measure every case of SPEC..., write tables."),
@@ -79,6 +81,9 @@ def cli() -> None:
 
 def echo_json(data: Any) -> None:
     """JSON on stdout, as one document."""
-    import json
+    click.echo(json_text(data, indent=2))
 
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+
+def echo(text: str) -> None:
+    """A line on stdout that may quote anything."""
+    click.echo(printable(text))

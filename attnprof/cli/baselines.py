@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from attnprof.cli import echo_json
+from attnprof.cli import echo, echo_json
 from attnprof.cli.gating import put
 from attnprof.cli.options import Seconds
 from attnprof.cli.progress import progress, say
@@ -165,11 +165,11 @@ def accept_command(source: Path, **options: Any) -> None:
     changed = ledger.accept(before, changes)
     new = changed.accepted[len(before.accepted) :]
     if not new:
-        click.echo(f"nothing was to change: {path} has all that matches already.")
+        echo(f"nothing was to change: {path} has all that matches already.")
         return
     put(path, baseline.write(changed))
     for change in new:
-        click.echo(f"accepted: {change.label} {change.point}: {change.metric} {change.before:,} -> {change.after:,}")
+        echo(f"accepted: {change.label} {change.point}: {change.metric} {change.before:,} -> {change.after:,}")
     if not options["quiet"]:
         say(f"wrote {path}: commit it.")
 

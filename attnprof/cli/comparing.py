@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from attnprof.cli import echo_json
+from attnprof.cli import echo, echo_json
 from attnprof.cli.hosting import channels_of, check_own_places, host_options, network_of
 from attnprof.cli.options import Seconds, check_entry, frames_of, modes_of, name_and_args, shape_options, timeout_option
 from attnprof.cli.progress import progress, say
 from attnprof.errors import NothingSelectedError, UsageError
-from attnprof.records import Case, Record
+from attnprof.records import Case, Record, public_import
 
 _CLAIMS = 5  # printed per pair
 
@@ -89,7 +89,7 @@ def compare_command(names: tuple[str, ...], **options: Any) -> int:
     else:
         click.echo(compare.render(compared, options["sort"]), nl=False)
         for line in _claim_lines(claims):
-            click.echo(line)
+            echo(line)
     return 5 if any(record.status != "ok" for record in records) else 0
 
 
@@ -125,14 +125,14 @@ def _cases(names: Sequence[str], options: dict[str, Any]) -> tuple[Case, ...]:
 
 
 def _distinct(names: Sequence[str], entries: list[Any]) -> list[Any]:
-    """Labels that differ: the typed name where two short ones agree, a number where even those do."""
+    """Labels that differ: the typed name (no folder of it) where two short ones agree, a number where even those do."""
     import dataclasses
 
     out: list[Any] = []
     for name, entry in zip(names, entries, strict=True):
         label = entry.label
         if sum(other.label == label for other in entries) > 1:
-            label = name
+            label = public_import(name)
         count = sum(other.label.partition("#")[0] == label for other in out)
         out.append(dataclasses.replace(entry, label=f"{label}#{count + 1}" if count else label))
     return out

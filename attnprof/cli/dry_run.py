@@ -6,9 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from attnprof.cli import echo_json
+from attnprof.cli import echo, echo_json
 from attnprof.cli.timing import measured_options
 
 if TYPE_CHECKING:
@@ -58,22 +56,22 @@ def dry_run(asked: Asked, chosen: Plan, options: Mapping[str, Any]) -> None:
         )
         return
     for point in named:
-        click.echo(f"exact {point.key} {point.name}")
+        echo(f"exact {point.key} {point.name}")
     for pair in pairs:
-        click.echo(f"ratio {pair.key} {point_of_case(pair.case).name} / {pair.reference.label}")
+        echo(f"ratio {pair.key} {point_of_case(pair.case).name} / {pair.reference.label}")
     for text, count in claims:
-        click.echo(f"claim {text} ({count} {'time' if count == 1 else 'times'})")
+        echo(f"claim {text} ({count} {'time' if count == 1 else 'times'})")
     for case in timed:
-        click.echo(f"time {point_of_case(case).name}")  # its key depends on the device
+        echo(f"time {point_of_case(case).name}")  # its key depends on the device
     if refused and "exact" in asked.classes:
-        click.echo(f"exact: nothing: {refused}")
+        echo(f"exact: nothing: {refused}")
     if "ratio" in asked.classes and not pairs:
         why = "the baseline holds no ratio of a case of the spec" if chosen.baseline is not None else refused
-        click.echo(f"ratio: nothing: {why}")
+        echo(f"ratio: nothing: {why}")
     if {"exact", "claims"} & set(asked.classes):
-        click.echo(f"{len(counted)} cases: {known} by kept closed forms, {len(counted) - known} to trace.")
+        echo(f"{len(counted)} cases: {known} by kept closed forms, {len(counted) - known} to trace.")
     for name, each in forecasts.items():
-        click.echo(f"{name}: {each.text}.")
+        echo(f"{name}: {each.text}.")
 
 
 def _ratios(asked: Asked, chosen: Plan) -> list[Pair]:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from attnprof.plain import printable
+
 Listener = Callable[[Any], None]
 _MANY = 200  # cases of a stage, from which not each is said
 _EVERY_S = 1.0
@@ -37,7 +39,7 @@ def coloured() -> bool:
 
 def say(text: str) -> None:
     """A line on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def _plain(budget_s: float | None) -> Listener:
@@ -86,7 +88,7 @@ def _bar(budget_s: float | None) -> Iterator[Listener]:
 
         def listen(event: Any) -> None:
             if event.stage == "warning":
-                bar.console.print(f"warning: {event.text}", markup=False)
+                bar.console.print(f"warning: {printable(event.text)}", markup=False)
                 return
             now = time.monotonic()
             if event.stage not in tasks:
@@ -94,7 +96,7 @@ def _bar(budget_s: float | None) -> Iterator[Listener]:
                 tasks[event.stage] = bar.add_task("", total=event.total, stage=event.stage, left="")
             what = f"{event.case.label} {event.case.shape.text()}" if event.case is not None else event.text
             left = time_left(event, now - began[event.stage], budget_s)
-            what = what[:40].replace("[", r"\[")
+            what = printable(what[:40]).replace("[", r"\[")
             bar.update(tasks[event.stage], completed=event.done, total=event.total, description=what, left=left)
 
         yield listen

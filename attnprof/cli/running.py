@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from attnprof.cli import echo_json
+from attnprof.cli import echo, echo_json
 from attnprof.cli.bounding import bounded, check
 from attnprof.cli.crosschecking import cross_checked
 from attnprof.cli.interrupts import twice_leaves, undivided
@@ -142,7 +142,7 @@ def _list(planned: Iterable[tuple[Any, Iterable[Case]]], as_json: bool) -> None:
         return
     for spec, members in planned:
         for case in members:
-            click.echo(f"{spec.name} {case.key} {case.label} {case.shape.text()} {case.dtype} {case.mode} {case.device}")
+            echo(f"{spec.name} {case.key} {case.label} {case.shape.text()} {case.dtype} {case.mode} {case.device}")
 
 
 def _run_one(spec: Any, cases: Sequence[Case], options: dict[str, Any], formats: Sequence[str]) -> list[Record]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from attnprof.cli import echo_json
+from attnprof.cli import echo, echo_json
 
 if TYPE_CHECKING:
     from attnprof.records import Case
@@ -37,7 +37,7 @@ def validate_command(specs: tuple[str, ...], overrides: tuple[str, ...]) -> None
             if empty:
                 mistakes += empty
                 continue
-            click.echo(f"{path}: fine, {len(cases)} cases in {len(plan.blocks(cases))} blocks.")
+            echo(f"{path}: fine, {len(cases)} cases in {len(plan.blocks(cases))} blocks.")
     if mistakes:
         raise UsageError("\n".join(mistakes))
 

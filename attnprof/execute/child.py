@@ -10,7 +10,6 @@ import select
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +18,11 @@ from typing import Any
 
 from attnprof.errors import AttnprofError
 from attnprof.execute import server
-from attnprof.execute.board import Board, create
+from attnprof.execute.board import Board, create, page
+from attnprof.execute.private import private
 
 RING_BYTES = 64 * 1024
+LINE_BYTES = 64 * 2**20  # of one event: the largest networks have a few MiB
 _GRACE_S = 5.0  # for a killed child to be gone
 _GLANCE_S = 1.0  # turns change without a word: the board is looked at so often
 _START_S = 120.0  # for the server to import torch
@@ -42,9 +43,12 @@ class Ending:
     member: int = -1
     status: int | None = None  # wait status, where it died by itself
     output: str = ""
+    flooded: bool = False
 
     def reason(self) -> str:
         """What happened, in words."""
+        if self.flooded:
+            return f"it wrote more than {LINE_BYTES // 2**20} MiB where its results go, and no result"
         if self.kind == "lost":
             return "the fork server ended, and its children with it"
         if self.status is None:
@@ -175,10 +179,12 @@ class _Child:
     wire: socket.socket
     output: int
     board: Board
+    token: str
     said: bytearray = field(default_factory=bytearray)
     tail: bytearray = field(default_factory=bytearray)
     wire_open: bool = True
     done: bool = False  # it said that it has answered everything
+    flooded: bool = False  # a line came to no end
 
     @property
     def status(self) -> int | None:
@@ -188,7 +194,7 @@ class _Child:
     @property
     def over(self) -> bool:
         """Whether nothing more is to be waited for."""
-        return self.done or self.status is not None or self.forks.gone
+        return self.done or self.flooded or self.status is not None or self.forks.gone
 
     @property
     def ends(self) -> list[Any]:
@@ -198,13 +204,14 @@ class _Child:
 
     def hear(self, ready: Sequence[Any]) -> list[Event]:
         """Take in what has come on its ends. Gives the events that it said."""
+        events = self._listen() if self.wire in ready else []
         if self.output in ready:
             data = os.read(self.output, 65536)
             self.tail = (self.tail + data)[-RING_BYTES:]
             if not data:
                 os.close(self.output)
                 self.output = -1
-        return self._listen() if self.wire in ready else []
+        return events
 
     def _listen(self) -> list[Event]:
         try:
@@ -215,11 +222,22 @@ class _Child:
             self.wire_open = False
             return []
         self.said += data
-        *complete, rest = self.said.split(b"\n")
-        self.said = bytearray(rest)
-        events: list[Event] = [json.loads(line) for line in complete]
+        *complete, self.said = self.said.split(b"\n") if b"\n" in data else [self.said]
+        if len(self.said) > LINE_BYTES:
+            self.flooded, self.wire_open = True, False
+        events = [event for line in complete if (event := self._event(line)) is not None]
         self.done = self.done or any(event["event"] == "end" for event in events)
         return [event for event in events if event["event"] != "end"]
+
+    def _event(self, line: bytes | bytearray) -> Event | None:
+        """What a line says. One without the token is none of the worker's: it is kept as output."""
+        token, _, text = line.partition(b" ")
+        with contextlib.suppress(ValueError):
+            event = json.loads(text) if token == self.token.encode() else None
+            if isinstance(event, dict) and "event" in event:
+                return event
+        self.tail = (self.tail + line + b"\n" if line else self.tail)[-RING_BYTES:]
+        return None
 
 
 def converse(
@@ -291,7 +309,7 @@ def _concluded(child: _Child, kind: str) -> Iterator[Event | Ending]:
         kind = "end"
     elif not kind and status is None and child.forks.gone:
         kind, member = "lost", -1
-    yield Ending(kind or "died", member, None if kind else status, child.tail.decode(errors="replace"))
+    yield Ending(kind or "died", member, None if kind else status, child.tail.decode(errors="replace"), child.flooded)
 
 
 def _verdict(child: _Child) -> tuple[str, float]:
@@ -317,11 +335,11 @@ def _start(task: Task) -> _Child:
     forks = running_server()
     ours, theirs = socket.socketpair()
     read, write = os.pipe()
-    with tempfile.TemporaryFile() as page:
-        board = create(page.fileno(), task.members)
+    with page() as file:
+        board = create(file.fileno(), task.members)
         order = {"cwd": str(Path.cwd()), "path": server.import_path(), "spawn": task.spawn, "server": forks.process.pid}
         line = json.dumps(order).encode() + b"\n"
-        socket.send_fds(forks.channel, [line], [theirs.fileno(), write, page.fileno()])
+        socket.send_fds(forks.channel, [line], [theirs.fileno(), write, file.fileno()])
     theirs.close()
     os.close(write)
     try:
@@ -330,9 +348,10 @@ def _start(task: Task) -> _Child:
         ours.close()
         os.close(read)
         raise
-    child = _Child(task, pid, forks, ours, read, board)
+    token = os.urandom(8).hex()
+    child = _Child(task, pid, forks, ours, read, board, token)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died before it read: the conversation will find out
-        ours.sendall(json.dumps(task.request).encode() + b"\n")
+        ours.sendall(json.dumps({**task.request, "token": token}).encode() + b"\n")
     return child
 
 
@@ -365,6 +384,6 @@ def _end(child: _Child) -> None:
 
 
 def last_lines(output: str, lines: int = 12, characters: int = 2000) -> str:
-    """The end of a child's output, for `detail`."""
+    """The end of a child's output, for `detail`: without what stands in no record."""
     said = [line for line in output.strip().splitlines() if not line.startswith("USDT:")]  # torch's profiler
-    return "\n".join(said[-lines:])[-characters:]
+    return private("\n".join(said[-lines:])[-4 * characters :])[-characters:]

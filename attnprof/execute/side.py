@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from attnprof.execute.child import RING_BYTES, THREAD_VARIABLES, Ending, last_lines
+from attnprof.execute.child import LINE_BYTES, RING_BYTES, THREAD_VARIABLES, Ending, last_lines
 from attnprof.execute.server import import_path
 
 _GRACE_S = 5.0  # for a child that is through to be gone
+_SHOWN = 60  # bytes of what is no answer
 # glibc gives the top of its heap back and asks for it again, a page fault per 4 KiB, in every pass of one process and none of
 # another with the same code, as their heaps happen to lie: equal code then differs by 4 to 7 %. Here it keeps what it had.
 _KEEP_MEMORY = {
@@ -62,10 +63,16 @@ class Side:
                 raise SideError(self.name, "timeout", f"killed after {timeout_s:g} s")
             if not self._pump(left):
                 raise self._ended()
+            if len(self.said) > LINE_BYTES:
+                raise SideError(self.name, "crashed", f"it wrote into its own connection: {_shown(self.said)}")
         line, _, rest = self.said.partition(b"\n")
         self.said = bytearray(rest)
-        answer: dict[str, Any] = json.loads(line)
-        if answer["event"] == "failed":
+        try:
+            answer: dict[str, Any] = json.loads(line)
+            failed = answer["event"] == "failed"
+        except (ValueError, TypeError, KeyError):
+            raise SideError(self.name, "crashed", f"it wrote into its own connection: {_shown(line)}") from None
+        if failed:
             raise SideError(self.name, answer["status"], answer["detail"], answer["absent"])
         return answer
 
@@ -142,3 +149,7 @@ def start(name: str, order: Mapping[str, Any]) -> Side:
     side = Side(name, process, ours, read)
     side.send(order)
     return side
+
+
+def _shown(said: bytes | bytearray) -> str:
+    return repr(bytes(said[:_SHOWN]))

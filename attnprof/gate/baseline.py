@@ -17,6 +17,7 @@ from typing import Any
 from attnprof.errors import NothingSelectedError, UsageError
 from attnprof.gate import ratios as ratio_section
 from attnprof.gate.ratios import Ratios
+from attnprof.plain import json_text
 from attnprof.records import Case, Counts, Record
 from attnprof.spec import near_file
 from attnprof.spec.scalars import format_scalar
@@ -114,7 +115,7 @@ def point_of(record: Record) -> Point:
 
 def point_of_case(case: Case) -> Point:
     """A Point without numbers."""
-    return Point(case.key, case.label, case.mechanism, case.shape.text(), case.mode, case.dtype, _context(case))
+    return Point(case.key, case.label, case.public.mechanism, case.shape.text(), case.mode, case.dtype, _context(case))
 
 
 def metrics_of(counts: Counts) -> dict[str, int]:
@@ -149,7 +150,7 @@ def data(baseline: Baseline) -> dict[str, Any]:
 
 
 def _line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return json_text(value)
 
 
 def _sizes(shape: str) -> list[int]:

@@ -6,12 +6,12 @@ does, so that one that was measured once can be held against one of now, where d
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from attnprof import stats
+from attnprof.plain import json_text
 from attnprof.records import Case, Record
 from attnprof.report.blocks import by_block, find
 
@@ -109,7 +109,7 @@ def text(ratios: Ratios, order: Iterable[str]) -> str:
 
 
 def _line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return json_text(value)
 
 
 def from_json(content: Any) -> Ratios:

@@ -35,6 +35,7 @@ from attnprof.records.nouns import (
     TensorSpec,
     Timeline,
     Timing,
+    public_import,
 )
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "case_from_json",
     "counts_from_json",
     "opinion_from_json",
+    "public_import",
     "record_from_json",
     "timeline_from_json",
     "timing_from_json",

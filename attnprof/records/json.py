@@ -31,6 +31,7 @@ SCHEMA_VERSION = 2
 def to_json(noun: Any) -> dict[str, Any]:
     """A noun as plain JSON types, field names unchanged; Timing gains its derived median_s, ci_s and n.
 
+    The case of a Record is its public one: records are shown and stored. A Case alone goes to a child, which needs the path.
     `process_of` and the number of processes `k` stand there only for a timing from several processes.
     """
     if isinstance(noun, Record):
@@ -60,7 +61,7 @@ def _value(value: Any) -> Any:
 def _record_json(record: Record) -> dict[str, Any]:
     counts, timing = record.counts, record.timing
     out: dict[str, Any] = {
-        "case": case_to_json(record.case) | {"key": record.case.key},
+        "case": case_to_json(record.case.public) | {"key": record.case.key},
         "status": record.status,
         "counts": None if counts is None else _counts_json(counts),
         "timing": None if timing is None else _timing_json(timing),

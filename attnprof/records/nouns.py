@@ -9,12 +9,13 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any
 
 from attnprof import stats
-from attnprof.records.plain import plain
+from attnprof.records.plain import plain, whole_characters
 
 MODES = ("inference", "training")
 DTYPES = ("float32", "float16", "bfloat16", "float64")
@@ -147,10 +148,20 @@ class Case:
         """True for a network without a mechanism in it."""
         return self.mechanism == ALONE
 
+    @property
+    def public(self) -> Case:
+        """The case as it may leave this machine: of a file given by absolute path, only its name. It has the same key."""
+        if not self.imported:
+            return self
+        host = None if self.host is None else replace(self.host, host=public_import(self.host.host))
+        return replace(self, mechanism=public_import(self.mechanism), host=host)
+
     @cached_property
     def key(self) -> str:
         """Content hash: the same question has the same key on every machine and day."""
-        text = _CANONICAL.encode(case_to_json(self))
+        text = _CANONICAL.encode(case_to_json(self.public))
+        if "\\ud" in text:  # as a store gives it back
+            text = _CANONICAL.encode(whole_characters(json.loads(text)))
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     @cached_property
@@ -160,7 +171,9 @@ class Case:
         Where in the network a mechanism stands is not asked: the network alone is held against every placement in it.
         """
         settings = json.dumps(dict(self.settings), sort_keys=True)
-        network = None if self.host is None else (self.host.host, json.dumps(dict(self.host.args), sort_keys=True))
+        network = (
+            None if self.host is None else (public_import(self.host.host), json.dumps(dict(self.host.args), sort_keys=True))
+        )
         return (self.shape, self.dtype, self.mode, self.device, network, settings)
 
 
@@ -184,6 +197,12 @@ def case_to_json(case: Case) -> dict[str, Any]:
         "host": None if host is None else {"host": host.host, "args": plain(host.args), "at": host.at, "how": host.how},
         "settings": plain(case.settings),
     }
+
+
+def public_import(path: str) -> str:
+    """'/home/alice/mine.py:Mine' -> 'mine.py:Mine'; a relative path, a package's and a name of the catalogue as they are."""
+    where, colon, name = path.rpartition(":")
+    return f"{PurePath(where).name}:{name}" if colon and PurePath(where).is_absolute() else path
 
 
 @dataclass(frozen=True, slots=True)

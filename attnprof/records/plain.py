@@ -18,3 +18,12 @@ def plain(value: Any) -> Any:
     if kind is dict and all(type(key) is str for key in value):
         return {key: plain(item) for key, item in value.items()}
     return json.loads(json.dumps(value, default=dict))
+
+
+def whole_characters(value: Any) -> Any:
+    """Plain JSON types without halves of surrogate pairs, which JSON can hold and UTF-8 cannot: they become '?'."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {whole_characters(name): whole_characters(each) for name, each in value.items()}
+    return [whole_characters(each) for each in value] if isinstance(value, list) else value

@@ -31,7 +31,7 @@ def data(records: Sequence[Record]) -> dict[str, Any]:
 def _entry(record: Record) -> dict[str, Any]:
     case = record.case
     return {
-        "mechanism": case.mechanism,
+        "mechanism": case.public.mechanism,
         "label": case.label,
         "args": dict(case.args),
         "shape": case.shape.text(),
@@ -77,7 +77,9 @@ def record_lines(record: Record) -> list[str]:
     rows = [("attnprof", f"{record.counts.macs:,}", "", "the trace", "")]
     for opinion in record.crosscheck:
         macs = "-" if opinion.macs is None else f"{opinion.macs:,}"
-        rows.append((opinion.counter, macs, error_text(opinion), opinion.status, units.format_seconds(opinion.seconds)))
+        rows.append(
+            (clean(opinion.counter), macs, error_text(opinion), clean(opinion.status), units.format_seconds(opinion.seconds))
+        )
     heads = [("counter", "MACs", "error", "verdict", "took")]
     widths = fit(list(zip(*heads, *rows, strict=True)), [20, 26, 12, 14, 10])
     lines = [*wrap(head), "", *grid(heads, rows, widths), ""]
@@ -135,10 +137,10 @@ def markdown(records: Sequence[Record], escape: Any) -> list[str]:
     lines = ["## Cross-check", "", "| " + " | ".join(heads) + " |", "| --- | --- | --- | ---: | ---: | --- | --- |"]
     for record in held:
         counts, case = record.counts, record.case
-        assert counts is not None
         where = (clean(case.label), f"{case.shape.text()} {case.dtype}")
         notes = " ".join(line.strip() for line in caveats(record))
-        lines.append(_cells((*where, "attnprof", f"{counts.macs:,}", "", "the trace", notes or ""), escape))
+        macs = "-" if counts is None else f"{counts.macs:,}"
+        lines.append(_cells((*where, "attnprof", macs, "", "the trace", notes or ""), escape))
         for opinion in record.crosscheck:
             macs = "-" if opinion.macs is None else f"{opinion.macs:,}"
             cells = (*where, opinion.counter, macs, error_text(opinion), opinion.status, opinion.sentence)

@@ -1,11 +1,11 @@
 """Report -> tidy CSV: one row per case and metric, raw values in base units, ready for pandas. wide.py: one row per case.
 
 A text cell that a spreadsheet would take for a formula gets a leading apostrophe, which `unguard` takes away; a line break in
-it is a space. Numbers that do not exist are empty here and only here (pandas reads them as NaN); `status` and `reason` say why:
-a row without a value is never 'ok', but what the case is, or 'not measured', 'not traced', ..., 'no value'.
-Axis arguments follow as `arg_NAME` columns, then `measured_on` where several devices measured: which one, in words that are the
-same in every report; empty for counts. Numbers have as many digits as tell them from every other. pandas takes words such
-as 'NA' and 'None' for missing; where a label may be one,
+it is a space, and what does not print is '?'. Numbers that do not exist are empty here and only here (NaN in pandas); `status`
+and `reason` say why: a row without a value is never 'ok', but what the case is, or 'not measured', 'not traced', ...,
+'no value'. Axis arguments follow as `arg_NAME` columns, then `measured_on` where several devices measured: which one, in words
+that are the same in every report; empty for counts. Numbers have as many digits as tell them from every other. pandas takes
+words such as 'NA' and 'None' for missing; where a label may be one,
 
     pandas.read_csv(path, keep_default_na=False, na_values=dict.fromkeys(NUMBERS, ""))
 """
@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from attnprof.plain import printable
 from attnprof.report import crosscheck
 from attnprof.report.blocks import axes, axis_text, set_by
 from attnprof.report.devices import MEASURED_ON, device_of, tied
@@ -78,13 +79,13 @@ def _of_device(entry: Mapping[str, Any], place: Mapping[str, str]) -> dict[str, 
 
 
 def guard(text: str) -> str:
-    """Text on one line that no spreadsheet takes for a formula."""
-    line = _BREAKS.sub(" ", text)
+    """Text on one line that no spreadsheet takes for a formula and no terminal for a command."""
+    line = "\t".join(map(printable, _BREAKS.sub(" ", text).split("\t")))
     return "'" + line if _GUARDED.match(line) else line
 
 
 def unguard(text: str) -> str:
-    """The text that `guard` made this of, but for its line breaks."""
+    """The text that `guard` made this of, but for line breaks and what does not print."""
     return text[1:] if text.startswith("'") and _GUARDED.match(text) else text
 
 
@@ -96,7 +97,7 @@ def _common(report: Report, row: Row) -> dict[str, Any]:
     case = row.record.case
     return {
         "spec": report.name,
-        "mechanism": case.mechanism,
+        "mechanism": case.public.mechanism,
         "label": case.label,
         "args": json.dumps(dict(case.args), sort_keys=True, default=str),
         "batch": case.shape.batch,

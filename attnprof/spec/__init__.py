@@ -142,17 +142,25 @@ def check_import_permission(spec: Spec, patterns: Sequence[str]) -> None:
     """Raises UsageError for entries with `import:` that no `--allow-import` pattern matches ('module:Class', fnmatch).
 
     The path as the spec has it is compared, or as it is from the current folder; a file path without its './' and after '..' is
-    resolved, so that 'blocks/*' cannot reach outside blocks.
+    resolved, so that 'blocks/*' cannot reach outside blocks. A file is matched by what names one: 'mypkg.*' allows the modules
+    of a package, and not the file mypkg.evil.py beside a spec.
     """
     refused = []
     for path, written, line in imports_of(spec):
         texts = {_canonical(written), _canonical(path)}
-        if not any(fnmatchcase(text, _canonical(pattern)) for text in texts for pattern in patterns):
+        if not any(_allows(pattern, text) for text in texts for pattern in patterns):
             where = f"{spec.source}:{line}: " if line else f"{spec.source}: " if spec.source else ""
             which = f" ({path.rpartition(':')[0]})" if path != written else ""
             refused.append(f"{where}'{written}'{which} is code of your own: to run it, pass --allow-import '{written}'.")
     if refused:
         raise UsageError("\n".join(refused))
+
+
+def _allows(pattern: str, text: str) -> bool:
+    wanted = _canonical(pattern)
+    of_files = ".py" in wanted or "/" in wanted or wanted.startswith("*")
+    is_file = text.rpartition(":")[0].endswith(".py")
+    return wanted == text or (fnmatchcase(text, wanted) and (of_files or not is_file))
 
 
 def imports_of(spec: Spec) -> list[tuple[str, str, int]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from attnprof.errors import UsageError
+from attnprof.plain import printable
 from attnprof.report.charts import Canvas, Chart, charts_of, spec_of
 from attnprof.report.charts.axes import config
 from attnprof.report.json import data
@@ -44,7 +45,9 @@ def render(report: Report) -> str:
     tables, best = tables_of(report), glance(report)
     style = _text("page.css") + printed(texts_of(tables, best))
     script, bundle = _text("page.js"), _bundle()
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, finalize=_shown, trim_blocks=True, lstrip_blocks=True
+    )
     return environment.from_string(_text("page.html.j2")).render(
         name=clean(report.name),
         policy=_policy(scripts=(bundle, script), style=style),
@@ -64,6 +67,11 @@ def render(report: Report) -> str:
         bundle=bundle,
         script=script,
     )
+
+
+def _shown(value: Any) -> Any:
+    """What the template prints: text that is not the page's own (safe) obeys nobody either."""
+    return printable(value) if type(value) is str else value
 
 
 def _drawn(charts: list[Chart]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
