@@ -15,6 +15,7 @@ import click
 from attnprof.cli import echo_json
 from attnprof.cli.bounding import bounded, check
 from attnprof.cli.crosschecking import cross_checked
+from attnprof.cli.executing import EXECUTORS, execution, joined
 from attnprof.cli.made_from import commit_of, source_of
 from attnprof.cli.options import Seconds
 from attnprof.cli.progress import progress, say
@@ -40,6 +41,10 @@ _CALIBRATED = "calibrated_memory"  # the metric that asks for it
 @click.option(
     "--allow-import", multiple=True, metavar="PATTERN", help="Let `import:` entries run code: matched with module:Class."
 )
+@click.option(
+    "--executor", default="local", show_default=True, type=click.Choice(EXECUTORS), help="This machine, or a Ray cluster."
+)
+@click.option("--ray-address", metavar="ADDRESS", help="HOST:PORT or auto.  [default: RAY_ADDRESS, else a Ray on this machine]")
 @click.option("--dry-run", is_flag=True, help="List the cases and stop.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of tables.")
 @click.option("-q", "--quiet", is_flag=True, help="Errors only on stderr.")
@@ -60,15 +65,16 @@ def run_command(specs: tuple[str, ...], **options: Any) -> int:
     for spec in parsed:
         check_import_permission(spec, options["allow_import"])
         check_imported_files(spec)
-    planned = _planned(parsed, options)
-    if options["dry_run"]:
-        _list(planned, options["as_json"])
-        return 0
-    for spec, cases in planned:
-        _check_places(spec, cases)
     records: list[Record] = []
-    for spec, cases in planned:
-        records += _run_one(spec, cases, options, formats)
+    with joined(options["executor"], options["ray_address"], options["quiet"]):
+        planned = _planned(parsed, options)
+        if options["dry_run"]:
+            _list(planned, options["as_json"])
+            return 0
+        for spec, cases in planned:
+            _check_places(spec, cases)
+        for spec, cases in planned:
+            records += _run_one(spec, cases, options, formats)
     if options["as_json"]:
         from attnprof.report import json
 
@@ -110,11 +116,10 @@ def _planned(specs: Sequence[Any], options: dict[str, Any]) -> list[tuple[Any, t
 
 def _cases(spec: Any, options: dict[str, Any]) -> tuple[Case, ...]:
     from attnprof import plan
-    from attnprof.execute import resolve_device
 
     check(spec)
     wanted = options["device"] or spec.measure.device
-    device, warning = resolve_device(wanted)
+    device, warning = execution(options["executor"]).resolve_device(wanted)
     if warning and not options["quiet"]:
         say(f"warning: {warning}")
     return plan.select(plan.expand(spec, device), options["only"])
@@ -215,7 +220,7 @@ def _reuse(path: Path, cases: Sequence[Case], options: dict[str, Any], calibrate
 def _execute(spec: Any, cases: Sequence[Case], options: dict[str, Any], path: Path) -> tuple[dict[str, Record], bool]:
     """Run the cases; every record goes to the store the moment it is final. (records by key, interrupted?)"""
     from attnprof import store
-    from attnprof.execute import Options, run_cases
+    from attnprof.execute import Options
 
     chosen = Options(
         first=spec.baseline,
@@ -232,7 +237,7 @@ def _execute(spec: Any, cases: Sequence[Case], options: dict[str, Any], path: Pa
             found[record.case.key] = record
 
     with progress(options["quiet"], spec.measure.run_budget_s) as listener:
-        running = cast("Generator[Record, None, None]", run_cases(cases, chosen, listener))
+        running = cast("Generator[Record, None, None]", execution(options["executor"]).run_cases(cases, chosen, listener))
         try:
             for record in running:
                 keep(record)
