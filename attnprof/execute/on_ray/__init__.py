@@ -6,8 +6,8 @@
 
 A task runs the isolated runner of `attnprof.execute` on its node: a module runs in a child of the Ray worker.
 Traces go anywhere, a chunk per task. Measuring has one lane per GPU, or one per host on CPUs, and a lane one block at a time.
-What the cluster loses (a worker, a node) is tried again, at most twice; what a mechanism does is a result. Calls to Ray stand in
-`connecting` and `crew` alone, and import it when they are called: it is an extra, `attnprof[ray]`.
+What the cluster loses (a worker, a node) is tried again, at most twice; what a mechanism does is a result. Ray is called in
+`connecting` and `crew` alone, and imported when they are called: it is an extra, `attnprof[ray]`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""Blocks onto lanes: within the run's budget, the longest of what fits first, chosen anew whenever a lane is free."""
+"""Blocks onto lanes, chosen anew whenever a lane is free.
+
+Without a budget the longest block goes first, so that the lanes end together. Within one the order is the local executor's,
+cheapest shape first: a long block whose cost was underrated would take the time of all others, and what small blocks teach the
+predictor would come too late.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +70,7 @@ class Measuring:
         self.waiting = [group for group in rest if group]
 
     def _start(self, crew: Crew, lane: Lane) -> None:
-        """Give an idle lane the longest block that fits, of those that are to be measured at all."""
+        """Give an idle lane the next of the blocks that are to be measured at all and that it has the time and memory for."""
         predictor, least, left, now = _of(lane), self.options.min_samples, self.left_s(), time.monotonic()
         busy = {id(other): max(self.until.get(id(other), now) - now, 0.0) for other in crew.busy}
         capacity = sum(max(left - busy.get(id(other), 0.0), 0.0) for other in crew.alive(self.lanes))
@@ -75,9 +80,10 @@ class Measuring:
         fitting = [fits for group in chosen for fits in choose([group], predictor, least, left, self.options.first)]
         if not fitting:
             return
-        longest = max(range(len(fitting)), key=lambda index: group_s(fitting[index], predictor, least))
-        group, share = fitting[longest], shares(fitting, predictor, least, capacity, left)[longest]
-        options = replace(self.options, run_budget_s=None if self.options.run_budget_s is None else left)
+        bounded = self.options.run_budget_s is not None
+        first = 0 if bounded else max(range(len(fitting)), key=lambda index: group_s(fitting[index], predictor, least))
+        group, share = fitting[first], shares(fitting, predictor, least, capacity, left)[first]
+        options = replace(self.options, run_budget_s=left if bounded else None)
         self._take(group)
         self.until[id(lane)] = now + share[0]
         order = {

@@ -1,0 +1,136 @@
+"""A Ray cluster that loses workers, nodes and its driver: the run completes, its traced numbers are the undisturbed ones."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from attnprof import store
+from attnprof.plan import expand
+from attnprof.records import Record
+from attnprof.spec import parse_file
+from tests.faults.ray_cluster import ROOT, Cluster, command_line, descendants, two_nodes
+
+pytestmark = [
+    pytest.mark.fault,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'attnprof[ray]'"),
+    pytest.mark.xdist_group("ray"),
+]
+
+SPEC = """
+name: two
+input: {batch: 1, channels: 16, hw: [5x5, 7x9, 9x9]}
+modes: [inference, training]
+mechanisms: [nonlocal, se, gcnet]
+baseline: nonlocal
+metrics: [params, macs, peak_memory, latency]
+measure: {budget_s: 0.3, run_budget_s: 60, device: cpu}
+"""
+CASES = 18
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with two_nodes() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("spec") / "two.yaml"
+    path.write_text(SPEC)
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(spec: Path) -> dict[str, Record]:
+    """The same cases traced on this machine."""
+    from attnprof.execute import run_cases
+
+    return {record.case.key: record for record in run_cases(expand(parse_file(str(spec)), "none"))}
+
+
+class Driver:
+    """`attnprof run --executor ray` as a process, its standard error line by line."""
+
+    def __init__(self, cluster: Cluster, spec: Path, out: Path, *more: str) -> None:
+        self.out, self.log, self.table = out, out.with_suffix(".err"), out.with_suffix(".out")
+        words = ["run", str(spec), "--executor", "ray", "--ray-address", cluster.address, "--out", str(out), *more]
+        with self.log.open("wb") as errors, self.table.open("wb") as table:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "attnprof", *words], env=cluster.environment, cwd=ROOT, stdout=table, stderr=errors
+            )
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def until(self, what: Callable[[], bool], seconds: float = 120) -> None:
+        deadline = time.monotonic() + seconds
+        while not what():
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() < deadline, self.said()
+            time.sleep(0.02)
+
+    def records(self) -> dict[str, Record]:
+        return dict(store.load(self.out / "two.jsonl").records)
+
+    def ends(self, code: int = 0) -> dict[str, Record]:
+        assert self.process.wait(timeout=200) == code, self.said()
+        return self.records()
+
+
+def check(found: dict[str, Record], undisturbed: dict[str, Record]) -> None:
+    """Every case is there, ok and measured, on a node; its counts are those of the undisturbed run."""
+    assert len(found) == CASES == len(undisturbed)
+    counts = {(one.case.label, one.case.shape, one.case.mode): one.counts for one in undisturbed.values()}
+    for record in found.values():
+        assert (record.status, record.detail) == ("ok", ""), record.case
+        assert record.counts == counts[record.case.label, record.case.shape, record.case.mode]
+        assert record.timing is not None
+        assert record.timing.n >= 10
+        assert record.environment["executor"] == "ray"
+
+
+def test_ray_worker_killed_while_measuring(
+    cluster: Cluster, spec: Path, undisturbed: dict[str, Record], tmp_path: Path
+) -> None:
+    driver = Driver(cluster, spec, tmp_path / "out")
+    driver.until(lambda: "[measure 1/" in driver.said())
+    driver.until(lambda: bool(cluster.processes("ray::attnprof measure")))
+    (victim,) = cluster.processes("ray::attnprof measure")
+    children = descendants(victim)
+    os.kill(victim, signal.SIGKILL)
+    found = driver.ends()
+    check(found, undisturbed)
+    assert "lost (WorkerCrashedError" in driver.said()
+    assert "tried again" in driver.said()
+    assert len({record.environment["node"] for record in found.values()}) == 2
+    assert not [pid for pid in children if "attnprof" in command_line(pid)]
+    assert "ray" not in driver.table.read_text().lower().replace("array", "")
+
+
+def test_ray_driver_killed_leaves_no_child_and_resume_completes(
+    cluster: Cluster, spec: Path, undisturbed: dict[str, Record], tmp_path: Path
+) -> None:
+    driver = Driver(cluster, spec, tmp_path / "out")
+    driver.until(lambda: "[measure 4/" in driver.said())
+    driver.process.kill()
+    driver.process.wait()
+    deadline = time.monotonic() + 20
+    while cluster.processes("attnprof.execute.server") or cluster.processes("ray::attnprof"):
+        assert time.monotonic() < deadline, [command_line(pid) for pid in cluster.processes("attnprof")]
+        time.sleep(0.1)
+    kept = driver.records()
+    assert len(kept) >= 3  # what was said to be measured, but for the line that was being written
+    resumed = Driver(cluster, spec, tmp_path / "out", "--resume")
+    found = resumed.ends()
+    check(found, undisturbed)
+    assert all(found[key] == record for key, record in kept.items())
