@@ -34,6 +34,7 @@ def connected(address: str | None = None, tell: Callable[[str], None] = lambda _
         import ray
     except ImportError as error:
         raise UsageError("--executor ray needs Ray: pip install 'attnprof[ray]'.") from error
+    _keep_off_stdout()
     if ray.is_initialized():  # the caller's: it stays
         yield
         return
@@ -56,6 +57,18 @@ def connected(address: str | None = None, tell: Callable[[str], None] = lambda _
         yield
     finally:
         ray.shutdown()
+
+
+def _keep_off_stdout() -> None:
+    """Ray prints what befalls a node to stdout, whatever `log_to_driver` says; the driver tells of it itself, on stderr."""
+    from ray._private import worker
+
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = _unsaid
+
+
+def _unsaid(*_: object, **__: object) -> None:
+    pass
 
 
 def _reason(error: Exception) -> str:

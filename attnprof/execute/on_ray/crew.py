@@ -163,9 +163,9 @@ class Crew:
 
 
 def _death(error: BaseException) -> str:
-    """How Ray names what happened, and the first line of what it says."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    """How Ray names what happened, and the first sentence of what it says: further on stand addresses."""
+    said = " ".join(str(error).split()).partition(". ")[0].rstrip(".")[:200]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def lost(record: Record, death: str) -> Record:
