@@ -15,7 +15,7 @@ import pytest
 
 from attnprof import store
 from attnprof.plan import expand
-from attnprof.records import Record
+from attnprof.records import Record, Shape
 from attnprof.spec import parse_file
 from tests.faults.ray_cluster import ROOT, Cluster, command_line, descendants, two_nodes
 
@@ -78,8 +78,8 @@ class Driver:
             assert time.monotonic() < deadline, self.said()
             time.sleep(0.02)
 
-    def records(self) -> dict[str, Record]:
-        return dict(store.load(self.out / "two.jsonl").records)
+    def records(self, name: str = "two") -> dict[str, Record]:
+        return dict(store.load(self.out / f"{name}.jsonl").records)
 
     def ends(self, code: int = 0) -> dict[str, Record]:
         assert self.process.wait(timeout=200) == code, self.said()
@@ -89,10 +89,10 @@ class Driver:
 def check(found: dict[str, Record], undisturbed: dict[str, Record]) -> None:
     """Every case is there, ok and measured, on a node; its counts are those of the undisturbed run."""
     assert len(found) == CASES == len(undisturbed)
-    counts = {(one.case.label, one.case.shape, one.case.mode): one.counts for one in undisturbed.values()}
+    counts = {_place(one): one.counts for one in undisturbed.values()}
     for record in found.values():
         assert (record.status, record.detail) == ("ok", ""), record.case
-        assert record.counts == counts[record.case.label, record.case.shape, record.case.mode]
+        assert record.counts == counts[_place(record)]
         assert record.timing is not None
         assert record.timing.n >= 10
         assert record.environment["executor"] == "ray"
@@ -166,3 +166,36 @@ def test_ray_driver_killed_leaves_no_child_and_resume_completes(
     check(found, undisturbed)
     assert all(found[key] == record for key, record in kept.items())
     assert len({record.environment["node"] for record in found.values()}) > 1
+
+
+@pytest.mark.longest
+@pytest.mark.timeout(1500)
+def test_two_ray_nodes_run_the_segmentation_spec_while_one_is_killed(tmp_path: Path) -> None:
+    """Killed in its second block, when there are rows of either node. A short time per cell, so that there are such blocks."""
+    from attnprof.execute import run_cases
+
+    spec, short = ROOT / "specs/segmentation.yaml", ["--set", "measure.budget_s=0.5", "--set", "measure.run_budget_s=600"]
+    with two_nodes() as cluster:
+        driver = Driver(cluster, spec, tmp_path / "out", "--device", "cpu", *short)
+        driver.until(lambda: "[measure 1/" in driver.said())
+        driver.until(lambda: len(_nodes(driver.records("segmentation"))) == 2, seconds=900)
+        driver.until(lambda: bool(cluster.processes("ray::attnprof measure", node=1)), seconds=900)
+        (raylet,) = (pid for pid in cluster.processes("raylet/raylet", node=1) if "--raylet_socket_name" in command_line(pid))
+        os.kill(raylet, signal.SIGKILL)
+        assert driver.process.wait(timeout=900) == 0, driver.said()
+        found = driver.records("segmentation")
+    assert "tried again" in driver.said()
+    local = {_place(record): record.counts for record in run_cases(expand(parse_file(str(spec)), "none"))}
+    assert {_place(record): record.counts for record in found.values()} == local
+    assert all(record.status == "ok" for record in found.values())
+    assert all(record.timing is not None or record.detail.startswith("not measured (") for record in found.values())
+    print({name: sum(r.timing is not None and r.environment["node"] == name for r in found.values()) for name in _nodes(found)})
+
+
+def _place(record: Record) -> tuple[str, Shape, str]:
+    return record.case.label, record.case.shape, record.case.mode
+
+
+def _nodes(found: dict[str, Record]) -> set[str]:
+    """The nodes that have timed something."""
+    return {record.environment["node"] for record in found.values() if record.timing is not None}
