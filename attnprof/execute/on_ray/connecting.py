@@ -75,8 +75,8 @@ def _reason(error: Exception) -> str:
     """Why Ray could not be joined: its first line, and what that may mean."""
     first = told(error).splitlines()[0].rstrip(".")
     return (
-        f"{first[:300]}. This machine has to be a node of that cluster (`ray start --address=HOST:PORT`), and RAY_AUTH_MODE and "
-        "RAY_AUTH_TOKEN (or ~/.ray/auth_token) have to be the cluster's."
+        f"{first[:300]}. This machine has to be a node of that cluster (`ray start --address=HOST:PORT`), and RAY_AUTH_MODE "
+        "and RAY_AUTH_TOKEN (or ~/.ray/auth_token) have to be the cluster's."
     )
 
 
