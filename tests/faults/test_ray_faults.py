@@ -183,6 +183,20 @@ def test_ray_driver_killed_leaves_no_child_and_resume_completes(
 
 
 @pytest.mark.longest
+def test_ray_head_killed_is_said_and_what_is_finished_is_kept(spec: Path, tmp_path: Path) -> None:
+    with two_nodes() as cluster:
+        driver = Driver(cluster, spec, tmp_path / "out")
+        driver.until(lambda: "[measure 4/" in driver.said())
+        for pid in cluster.processes("gcs_server", node=0):
+            os.kill(pid, signal.SIGKILL)
+        assert driver.process.wait(timeout=100) != 0
+    assert "the head of the Ray cluster is gone" in driver.said()
+    assert "--resume" in driver.said()
+    assert "Traceback" not in driver.said()
+    assert len(driver.records()) >= 4
+
+
+@pytest.mark.longest
 @pytest.mark.timeout(1500)
 def test_two_ray_nodes_run_the_segmentation_spec_while_one_is_killed(tmp_path: Path) -> None:
     """Killed in its second block, when there are rows of either node. A short time per cell, so that there are such blocks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from attnprof.errors import told
+from attnprof.errors import AttnprofError, told
 from attnprof.execute.on_ray.tasks import work
 from attnprof.execute.options import Listener, Options, Progress
 from attnprof.execute.predict import Predictor
@@ -17,6 +18,7 @@ from attnprof.execute.server import import_path
 from attnprof.records import Record
 
 TRIES = 3  # one, and two more where the cluster lost the task
+_GLANCE_S = 5.0  # the head is looked at so often
 M = TypeVar("M")
 _DOUBTED_S = 30.0  # longer than Ray takes to notice that a node is gone
 
@@ -134,18 +136,19 @@ class Crew:
         self._out[task.remote({**self._order, **order})] = (lane, node, what)
 
     def next(self) -> Outcome | None:
-        """Wait for a task; None after a while in which a doubted node may have become sound.
+        """Wait for a task; None after a while, in which a doubted node may have become sound.
 
         That the runner itself cannot work on a node is a loss like the node's death.
         """
         import ray
 
-        patience = _DOUBTED_S if any(until > time.monotonic() for until in self._doubted.values()) else None
-        ended, _ = ray.wait(list(self._out), num_returns=1, timeout=patience)
+        ended, _ = ray.wait(list(self._out), num_returns=1, timeout=_GLANCE_S)
         if not ended:
+            require_head()
             return None
         (reference,) = ended
         lane, node, what = self._out.pop(reference)
+        require_head()
         death, answer = "", {}
         try:
             answer = ray.get(reference)
@@ -160,6 +163,19 @@ class Crew:
             self._doubted[node.id] = time.monotonic() + _DOUBTED_S
             return Outcome(lane, node, what, None, death)
         return Outcome(lane, node, what, answer)
+
+
+def require_head() -> None:
+    """Raise AttnprofError where the cluster's head is gone: Ray would wait for it for a minute, then end this process."""
+    import ray
+
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_GLANCE_S).close()
+    except OSError as error:
+        raise AttnprofError(
+            "the head of the Ray cluster is gone. What is finished is in the store: start Ray again and run with --resume."
+        ) from error
 
 
 def _death(error: BaseException) -> str:
