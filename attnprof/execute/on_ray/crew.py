@@ -63,6 +63,7 @@ def live_nodes() -> list[Node]:
     """The cluster's nodes that take tasks, as Ray sees them now."""
     import ray
 
+    require_head()
     found = []
     for node in ray.nodes():
         resources = node.get("Resources", {})
