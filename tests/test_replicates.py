@@ -221,7 +221,7 @@ def children(monkeypatch: pytest.MonkeyPatch, answers: list[Mapping[str, Any]]) 
 
 
 def measure(labels: str, replicates: int, steps: list[Progress], left_s: float = math.inf) -> dict[str, Record]:
-    phase = blocks._Phase(
+    phase = blocks.Phase(
         "cpu", Options(replicates=replicates), steps.append, time.monotonic(), Predictor({}, 1), len(labels) * replicates
     )
     group = [record(label, None) for label in labels]

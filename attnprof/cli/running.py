@@ -14,6 +14,7 @@ import click
 from attnprof.cli import echo, echo_json
 from attnprof.cli.bounding import bounded, check
 from attnprof.cli.crosschecking import cross_checked
+from attnprof.cli.executing import EXECUTORS, execution, joined
 from attnprof.cli.interrupts import twice_leaves, undivided
 from attnprof.cli.made_from import commit_of, source_of
 from attnprof.cli.options import jobs_option, timeout_option
@@ -45,6 +46,10 @@ _CALIBRATED = "calibrated_memory"  # the metric that asks for it
     "--allow-import", multiple=True, metavar="PATTERN", help="Let `import:` entries run code: matched with module:Class."
 )
 @click.option("--shard", metavar="I/N", help="Only the I-th of N parts, whole blocks each; `attnprof merge` joins the stores.")
+@click.option(
+    "--executor", default="local", show_default=True, type=click.Choice(EXECUTORS), help="This machine, or a Ray cluster."
+)
+@click.option("--ray-address", metavar="ADDRESS", help="HOST:PORT or auto.  [default: RAY_ADDRESS, else a Ray on this machine]")
 @click.option("--dry-run", is_flag=True, help="List the cases and stop.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of tables.")
 @click.option("-q", "--quiet", is_flag=True, help="Errors only on stderr.")
@@ -67,16 +72,17 @@ def run_command(specs: tuple[str, ...], **options: Any) -> int:
         check_imported_files(spec)
     if options["shard"]:
         options["shard"] = plan.parse_shard(options["shard"])
-    planned = _planned(parsed, options)
-    if options["dry_run"]:
-        _list([(spec, _own(cases, options)) for spec, cases in planned], options["as_json"])
-        return 0
-    for spec, cases in planned:
-        _check_places(spec, cases)
     records: list[Record] = []
-    with twice_leaves():
+    with joined(options["executor"], options["ray_address"], options["quiet"]):
+        planned = _planned(parsed, options)
+        if options["dry_run"]:
+            _list([(spec, _own(cases, options)) for spec, cases in planned], options["as_json"])
+            return 0
         for spec, cases in planned:
-            records += _run_one(spec, cases, options, formats)
+            _check_places(spec, cases)
+        with twice_leaves():
+            for spec, cases in planned:
+                records += _run_one(spec, cases, options, formats)
     if options["as_json"]:
         from attnprof.report import json
 
@@ -125,11 +131,10 @@ def _planned(specs: Sequence[Any], options: dict[str, Any]) -> list[tuple[Any, t
 
 def _cases(spec: Any, options: dict[str, Any]) -> tuple[Case, ...]:
     from attnprof import plan
-    from attnprof.execute import resolve_device
 
     check(spec)
     wanted = options["device"] or spec.measure.device
-    device, warning = resolve_device(wanted)
+    device, warning = execution(options["executor"]).resolve_device(wanted)
     if warning and not options["quiet"]:
         say(f"warning: {warning}")
     return plan.select(plan.expand(spec, device), options["only"])
@@ -228,7 +233,7 @@ def _reuse(stored: Stored, path: Path, cases: Sequence[Case], options: dict[str,
 
 def _execute(spec: Any, cases: Sequence[Case], options: dict[str, Any], writer: Writer) -> tuple[dict[str, Record], bool]:
     """Run the cases; every record goes to the store the moment it is final. (records by key, interrupted?)"""
-    from attnprof.execute import Options, run_cases
+    from attnprof.execute import Options
 
     chosen = Options(
         first=spec.baseline,
@@ -246,7 +251,7 @@ def _execute(spec: Any, cases: Sequence[Case], options: dict[str, Any], writer: 
             found[record.case.key] = record
 
     with progress(options["quiet"], spec.measure.run_budget_s) as listener:
-        running = cast("Generator[Record, None, None]", run_cases(cases, chosen, listener))
+        running = cast("Generator[Record, None, None]", execution(options["executor"]).run_cases(cases, chosen, listener))
         try:
             for record in running:
                 keep(record)

@@ -7,6 +7,7 @@ had sampled is thrown away, its time is not. So is, once, what was sampled while
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -15,21 +16,22 @@ from typing import Any
 
 from attnprof.execute.child import Ending, converse
 from attnprof.execute.options import Listener, Options, Progress
-from attnprof.execute.predict import MEMORY_SHARE, Predictor, Rates, block_overhead_s, choose, needed_bytes, split_by_memory
+from attnprof.execute.predict import MEMORY_SHARE, Predictor, Rates, choose, needed_bytes, shares, split_by_memory
 from attnprof.execute.replicates import merged
 from attnprof.execute.tracing import child_memory, ended
+from attnprof.profiling.measuring import gpu
 from attnprof.profiling.measuring.device import cache_bytes
 from attnprof.records import NOT_MEASURED_BUDGET, NOT_MEASURED_MEMORY, Memory, Record, timing_from_json, to_json
 
 _OVERDUE_S = 2.0  # a child that is so late with its own deadline is stuck in one pass
 _FLUSH_BYTES_PER_S = 5e9
 _FRUITLESS = 2
-_SLACK = 3.0
+CPU_TIMING = "cpu-timing"  # the lock of a machine: one block is timed on its CPUs at a time
 
 
 @dataclass
-class _Phase:
-    """The state of measuring on one device."""
+class Phase:
+    """The state of measuring on one device. waited_s: for other runs, charged to no budget."""
 
     device: str
     options: Options
@@ -39,12 +41,13 @@ class _Phase:
     total: int
     done: set[tuple[str, int]] = field(default_factory=set)
     expected_s: float = 0.0  # of what is chosen and not yet begun
+    waited_s: float = 0.0
 
     def left_s(self) -> float:
         """Seconds of the run's budget that are left; infinite without one."""
         if self.options.run_budget_s is None:
             return float("inf")
-        return self.options.run_budget_s - (time.monotonic() - self.began)
+        return self.options.run_budget_s - (time.monotonic() - self.began - self.waited_s)
 
     def finish(self, record: Record, process: int | None = None) -> Record:
         """Tell of a case that is timed in a process, or final, once."""
@@ -65,23 +68,31 @@ class _Phase:
 
 def measure_all(records: Sequence[Record], device: str, options: Options, listener: Listener, began: float) -> Iterator[Record]:
     """Every traced record of one device, measured or with the reason why not. `began`: when the run's budget began."""
-    answer = probe(device, sorted({record.case.dtype for record in records}), options)
-    if not answer["usable"]:
+    predictor, reason = predictor_of(device, records, options)
+    if predictor is None:
         for record in records:
-            yield replace(record, status="unsupported", detail=answer["reason"])
+            yield replace(record, status="unsupported", detail=reason)
         return
-    rates = {name: Rates(**rate) for name, rate in answer["rates"].items()}
-    free = answer["free_bytes"] if device.startswith("cuda") else min(answer["free_bytes"], child_memory(options))
-    flush = 0.0 if device.startswith("cuda") else 2 * cache_bytes() / _FLUSH_BYTES_PER_S
-    predictor = Predictor(rates, free, flush, options.replicates)
-    phase = _Phase(device, options, listener, began, predictor, len(records) * options.replicates)
+    phase = Phase(device, options, listener, began, predictor, len(records) * options.replicates)
     groups: list[list[Record]] = []
-    for block in _blocks(records):
-        fitting, too_large = split_by_memory(block, int(MEMORY_SHARE * free))
+    for block in by_block(records):
+        fitting, too_large = split_by_memory(block, int(MEMORY_SHARE * predictor.free_bytes))
         groups += fitting
         for record in too_large:
-            yield phase.finish(_too_large(record, free))
+            yield phase.finish(without_memory(record, predictor.free_bytes))
     yield from _within_budget(groups, phase)
+
+
+def predictor_of(device: str, records: Sequence[Record], options: Options) -> tuple[Predictor | None, str]:
+    """(what predicts the cost of records on a device of this machine, ''), or (None, why the device cannot be used)."""
+    answer = probe(device, sorted({record.case.dtype for record in records}), options)
+    if not answer["usable"]:
+        return None, answer["reason"]
+    rates = {name: Rates(**rate) for name, rate in answer["rates"].items()}
+    cuda = device.startswith("cuda")
+    free = answer["free_bytes"] if cuda else min(answer["free_bytes"], child_memory(options))
+    flush = 0.0 if cuda else 2 * cache_bytes() / _FLUSH_BYTES_PER_S
+    return Predictor(rates, free, flush, options.replicates), ""
 
 
 def probe(device: str, dtypes: Sequence[str], options: Options) -> dict[str, Any]:
@@ -98,27 +109,29 @@ def probe(device: str, dtypes: Sequence[str], options: Options) -> dict[str, Any
     return answer
 
 
-def _blocks(records: Sequence[Record]) -> list[list[Record]]:
+def by_block(records: Sequence[Record]) -> list[list[Record]]:
+    """The records that are timed together, each group with its case's block."""
     found: dict[Any, list[Record]] = {}
     for record in records:
         found.setdefault(record.case.block, []).append(record)
     return list(found.values())
 
 
-def _too_large(record: Record, free: int) -> Record:
+def without_memory(record: Record, free: int) -> Record:
+    """The record of a case that needs more memory than there is."""
     assert record.counts is not None
     needed = needed_bytes([record.counts])
     return replace(record, detail=f"{NOT_MEASURED_MEMORY}: {needed} bytes needed, {free} available")
 
 
-def _within_budget(groups: list[list[Record]], phase: _Phase) -> Iterator[Record]:
+def _within_budget(groups: list[list[Record]], phase: Phase) -> Iterator[Record]:
     """Measure what fits, cheapest block first; choose anew after each, with what was learned and the time that is left."""
     waiting = [group for group in groups if group]
     while waiting:
         chosen = choose(waiting, phase.predictor, phase.options.min_samples, phase.left_s(), phase.options.first)
         if not chosen:
             for record in (record for group in waiting for record in group):
-                yield phase.finish(_not_in_time(record, phase))
+                yield phase.finish(_late(record, phase))
             return
         group = chosen[0]
         phase.expected_s = sum(
@@ -127,7 +140,7 @@ def _within_budget(groups: list[list[Record]], phase: _Phase) -> Iterator[Record
             for record in members
         )
         keys = {record.case.key for record in group}
-        share = _share(chosen, phase)
+        share = shares(chosen, phase.predictor, phase.options.min_samples, phase.left_s(), phase.left_s())[0]
         waiting = [[record for record in rest if record.case.key not in keys] for rest in waiting]
         waiting = [rest for rest in waiting if rest]
         for record in measure_block(group, share, phase):
@@ -137,25 +150,14 @@ def _within_budget(groups: list[list[Record]], phase: _Phase) -> Iterator[Record
             yield phase.finish(record)
 
 
-def _not_in_time(record: Record, phase: _Phase) -> Record:
-    seconds = phase.predictor.cell_s(record, phase.options.min_samples)
-    left = max(phase.left_s(), 0.0)
+def not_in_time(record: Record, seconds: float, left_s: float) -> Record:
+    """The record of a case for which the run's budget has no time left."""
+    left = max(left_s, 0.0)
     return replace(record, detail=f"{NOT_MEASURED_BUDGET}: about {seconds:.3g} s needed, {left:.3g} s left of the run's budget")
 
 
-def _share(chosen: Sequence[Sequence[Record]], phase: _Phase) -> tuple[float, float]:
-    """(seconds after which the first block stops sampling once it has enough, seconds after which it stops at all).
-
-    The first is what its members need at least and their part of what nobody needs. The second leaves room for a prediction
-    that was too low: better some cells whole than all of them cut off.
-    """
-    predictor, least = phase.predictor, phase.options.min_samples
-    overhead = block_overhead_s(predictor.processes)
-    costs = [overhead + sum(predictor.cell_s(record, least) for record in members) for members in chosen]
-    left = phase.left_s()
-    spare = max(left - sum(costs), 0.0)
-    fair = costs[0] + spare * len(chosen[0]) / sum(len(members) for members in chosen)
-    return min(fair, left), min(max(fair, _SLACK * costs[0]), left)
+def _late(record: Record, phase: Phase) -> Record:
+    return not_in_time(record, phase.predictor.cell_s(record, phase.options.min_samples), phase.left_s())
 
 
 @dataclass
@@ -168,8 +170,32 @@ class _Attempt:
     slowed: bool = False  # the GPU's clock, by heat or power, while the block was sampled
 
 
-def measure_block(group: Sequence[Record], share: tuple[float, float], phase: _Phase) -> Iterator[Record]:
-    """Time the members of a block in each process, then measure their memory. `share`: see `_share`."""
+def measure_block(group: Sequence[Record], share: tuple[float, float], phase: Phase) -> Iterator[Record]:
+    """Time the members of a block in each process, then measure their memory. `share`: see `predict.shares`."""
+    with _alone(phase):
+        yield from _measure_block(group, share, phase)
+
+
+@contextlib.contextmanager
+def _alone(phase: Phase) -> Iterator[None]:
+    """Have the CPUs of this machine for one's own timings; a GPU is locked by the child that uses it (`gpu.watch`)."""
+    if phase.device.startswith("cuda"):
+        yield
+        return
+    held = gpu.lock(CPU_TIMING, wait=False)
+    if held is None:
+        began = time.monotonic()
+        phase.listener(Progress("warning", text="another run is timing on this machine: waiting for it"))
+        held = gpu.lock(CPU_TIMING, wait=True)
+        phase.waited_s += time.monotonic() - began
+    try:
+        yield
+    finally:
+        if held is not None:
+            os.close(held)
+
+
+def _measure_block(group: Sequence[Record], share: tuple[float, float], phase: Phase) -> Iterator[Record]:
     enough, deadline = (time.monotonic() + seconds for seconds in share)
     by_key = {record.case.key: record for record in group}
     processes: list[list[Record]] = []
@@ -183,7 +209,7 @@ def measure_block(group: Sequence[Record], share: tuple[float, float], phase: _P
 
 
 def _time_in_one_process(
-    group: Sequence[Record], bounds: tuple[float, float], phase: _Phase, number: int
+    group: Sequence[Record], bounds: tuple[float, float], phase: Phase, number: int
 ) -> Generator[Record, None, list[Record]]:
     """Time the members of a block together; those that fail leave it, and a fresh child takes the rest.
 
@@ -196,7 +222,7 @@ def _time_in_one_process(
     while active:
         began = time.monotonic()
         if began >= deadline:
-            yield from (_not_in_time(record, phase) for record in active.values())
+            yield from (_late(record, phase) for record in active.values())
             break
         attempt = _time_once(list(active.values()), bounds, phase, number)
         spent = time.monotonic() - began
@@ -213,7 +239,7 @@ def _time_in_one_process(
             timed = attempt.timed
             for record in timed:
                 del active[record.case.key]
-            yield from (_not_in_time(record, phase) for record in active.values())
+            yield from (_late(record, phase) for record in active.values())
             break
         fruitless = 0 if len(active) < before else fruitless + 1
         if fruitless >= _FRUITLESS:
@@ -224,7 +250,7 @@ def _time_in_one_process(
     return timed
 
 
-def _time_once(members: list[Record], bounds: tuple[float, float], phase: _Phase, number: int) -> _Attempt:
+def _time_once(members: list[Record], bounds: tuple[float, float], phase: Phase, number: int) -> _Attempt:
     """One child for a block: what it timed, whom it lost."""
     (enough, deadline), options, attempt = bounds, phase.options, _Attempt()
     by_key = {record.case.key: record for record in members}
@@ -266,7 +292,7 @@ def _time_once(members: list[Record], bounds: tuple[float, float], phase: _Phase
     return attempt
 
 
-def _converse(request: dict[str, Any], members: list[Record], deadline: float, phase: _Phase) -> Iterator[Any]:
+def _converse(request: dict[str, Any], members: list[Record], deadline: float, phase: Phase) -> Iterator[Any]:
     options = phase.options
     cpu = not phase.device.startswith("cuda")
     return converse(
@@ -278,7 +304,7 @@ def _converse(request: dict[str, Any], members: list[Record], deadline: float, p
     )
 
 
-def _weigh(timed: list[Record], deadline: float, phase: _Phase) -> Iterator[Record]:
+def _weigh(timed: list[Record], deadline: float, phase: Phase) -> Iterator[Record]:
     """The memory pass: one child for the block, a fresh one after a member that ends it."""
     waiting = {record.case.key: record for record in timed}
     fruitless = 0

@@ -18,6 +18,7 @@ _BUILD_S = 0.02
 _LEAST_TIMEOUT_S = 60.0
 _TIMEOUT_FACTOR = 20.0  # a prediction that is wrong by so much is not what is running
 MEMORY_SHARE = 0.8
+_SLACK = 3.0
 
 
 @dataclass(frozen=True)
@@ -133,3 +134,23 @@ def choose(
     kept = [[record for record in group if record.case.key in chosen] for group in groups]
     order = [group for group in kept if group]
     return sorted(order, key=lambda group: (shapes[group[0].case.shape], sum(costs[record.case.key] for record in group)))
+
+
+def group_s(group: Sequence[Record], predictor: Predictor, samples: int) -> float:
+    """Seconds that a block of these members takes at least."""
+    return block_overhead_s(predictor.processes) + sum(predictor.cell_s(record, samples) for record in group)
+
+
+def shares(
+    groups: Sequence[Sequence[Record]], predictor: Predictor, samples: int, capacity_s: float, left_s: float
+) -> list[tuple[float, float]]:
+    """Per group (seconds after which it stops sampling once it has enough, seconds after which it stops at all).
+
+    capacity_s: what all devices together have left; left_s: what one of them has. The first is what its members need at least
+    and their part of what nobody needs. The second leaves room for a prediction that was too low: better some cells whole than
+    all of them cut off.
+    """
+    costs = [group_s(group, predictor, samples) for group in groups]
+    spare = max(capacity_s - sum(costs), 0.0) / sum(len(group) for group in groups)
+    fair = [cost + spare * len(group) for cost, group in zip(costs, groups, strict=True)]
+    return [(min(part, left_s), min(max(part, _SLACK * cost), left_s)) for part, cost in zip(fair, costs, strict=True)]

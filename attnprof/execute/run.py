@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from attnprof.errors import UsageError
 from attnprof.execute.blocks import measure_all, probe
@@ -15,7 +15,21 @@ from attnprof.profiling.measuring import device as devices
 from attnprof.records import Case, Record
 
 
-def run_cases(cases: Sequence[Case], options: Options | None = None, progress: Listener | None = None) -> Iterator[Record]:
+@dataclass(frozen=True)
+class Phases:
+    """Who does the work of a run: the three functions, on this machine unless an executor brings its own."""
+
+    trace: Callable[[Sequence[Case], Options, Listener], Iterator[Record]] = trace_all
+    calibrate: Callable[[Sequence[Case], Options, Listener], Iterator[tuple[Case, Calibrated]]] = calibrate_all
+    measure: Callable[[Sequence[Record], str, Options, Listener, float], Iterator[Record]] = measure_all
+
+
+_HERE = Phases()
+
+
+def run_cases(
+    cases: Sequence[Case], options: Options | None = None, progress: Listener | None = None, phases: Phases = _HERE
+) -> Iterator[Record]:
     """One record per distinct case, as soon as it is final. See the package's docstring."""
     options, listener = options or Options(), progress or (lambda _: None)
     distinct = {case.key: case for case in cases}
@@ -25,7 +39,7 @@ def run_cases(cases: Sequence[Case], options: Options | None = None, progress: L
     waiting: dict[str, Record] = {}
     calibrated: dict[str, Calibrated] = {}
     try:
-        for record in trace_all(list(distinct.values()), options, listener):
+        for record in phases.trace(list(distinct.values()), options, listener):
             if record.status == "ok" and record.case.device != "none":
                 waiting[record.case.key] = record
             else:
@@ -33,12 +47,12 @@ def run_cases(cases: Sequence[Case], options: Options | None = None, progress: L
         found = sorted({record.case.device for record in waiting.values()})
         for device in found if options.calibrate else ():
             asked = [record.case for record in waiting.values() if record.case.device == device]
-            for case, one in calibrate_all(asked, options, listener):
+            for case, one in phases.calibrate(asked, options, listener):
                 calibrated[case.key] = one
         began = time.monotonic()
         for device in found:
             group = [record for record in waiting.values() if record.case.device == device]
-            for record in measure_all(group, device, options, listener, began):
+            for record in phases.measure(group, device, options, listener, began):
                 del waiting[record.case.key]
                 yield _with(calibrated, record)
     except KeyboardInterrupt:

@@ -46,6 +46,11 @@ def remembering() -> Callable[[Case], dict[str, str]]:
     return remembered
 
 
+def code() -> dict[str, str]:
+    """{'torch': version, 'attnprof': hash of the whole package}: whether two machines run the same code."""
+    return {"torch": _version("torch"), "attnprof": _hash(sorted(_PACKAGE.rglob("*.py")))}
+
+
 @cache
 def torch_release() -> str:
     """Major and minor version of the torch that is installed (2.13), read from its version.py: importlib.metadata takes a fifth

@@ -7,7 +7,7 @@ takes, which gives the Record. Where msgspec refuses what Python's json writes (
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -235,3 +235,14 @@ def _decoded(decoder: msgspec.json.Decoder[T], kind: type[T], line: bytes) -> T:
     except (ValueError, RecursionError, TypeError, AttributeError):
         pass
     return _read(lambda: msgspec.convert(whole_characters(json.loads(line)), kind), head=kind is _Head)
+
+
+def _read(read: Callable[[], T], head: bool) -> T:
+    try:
+        return read()
+    except msgspec.ValidationError as error:
+        if head:
+            raise LineError("this is no line of an attnprof store (no 'schema' and 'kind')", foreign=True) from None
+        raise LineError(f"this line lacks or misnames a field: {error}") from None
+    except (ValueError, RecursionError, TypeError, AttributeError):
+        raise LineError("this line is no JSON", foreign=True) from None

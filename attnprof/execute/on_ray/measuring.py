@@ -1,0 +1,136 @@
+"""Blocks onto lanes, chosen anew whenever a lane is free.
+
+Without a budget the longest block goes first, so that the lanes end together. Within one the order is the local executor's,
+cheapest shape first: a long block whose cost was underrated would take the time of all others, and what small blocks teach the
+predictor would come too late.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from attnprof.execute.blocks import by_block, not_in_time, without_memory
+from attnprof.execute.on_ray.crew import Crew, Lane, Outcome, Retries, lost
+from attnprof.execute.options import Listener, Options, Progress
+from attnprof.execute.predict import MEMORY_SHARE, Predictor, choose, group_s, needed_bytes, shares, split_by_memory
+from attnprof.records import Case, Record, record_from_json, to_json
+
+Group = list[Record]
+
+
+@dataclass
+class Measuring:
+    """The state of measuring on the lanes of one device. began: when the run's budget began."""
+
+    lanes: list[Lane]
+    device: str
+    options: Options
+    listener: Listener
+    began: float
+    waited_s: float = 0.0  # for other runs, per lane: charged to no budget
+    waiting: list[Group] = field(default_factory=list)
+    until: dict[int, float] = field(default_factory=dict)  # when each busy lane is expected to be free
+
+    def left_s(self) -> float:
+        """Seconds of the run's budget that are left; infinite without one."""
+        if self.options.run_budget_s is None:
+            return float("inf")
+        return self.options.run_budget_s - (time.monotonic() - self.began - self.waited_s)
+
+    def run(self, records: Sequence[Record]) -> Iterator[Record]:
+        """Every record, measured or with the reason why not."""
+        done, total = 0, len(records)
+        self.waiting = by_block(records)
+        retries: Retries[Record] = Retries(self.listener, lambda record: record.case.key)
+        with Crew(self.options, self.listener) as crew:
+            while self.waiting or crew.busy:
+                found = list(self._too_large(crew))
+                crew.offer(self.lanes, lambda lane: self._start(crew, lane))
+                found += self._finished(crew.next(), retries) if crew.busy else self._left_over(crew)
+                for record in found:
+                    done += 1
+                    self.listener(Progress("measure", done, total, record.case))
+                    yield record
+
+    def _too_large(self, crew: Crew) -> Iterator[Record]:
+        """What no device that is left has the memory for."""
+        free = max((_of(lane).free_bytes for lane in crew.alive(self.lanes)), default=None)
+        if free is None:
+            return
+        for record in [record for group in self.waiting for record in group]:
+            if record.counts is not None and needed_bytes([record.counts]) > int(MEMORY_SHARE * free):
+                self._take([record])
+                yield without_memory(record, free)
+
+    def _take(self, members: Sequence[Record]) -> None:
+        keys = {record.case.key for record in members}
+        rest = [[record for record in group if record.case.key not in keys] for group in self.waiting]
+        self.waiting = [group for group in rest if group]
+
+    def _start(self, crew: Crew, lane: Lane) -> None:
+        """Give an idle lane the next of the blocks that are to be measured at all and that it has the time and memory for."""
+        predictor, least, left, now = _of(lane), self.options.min_samples, self.left_s(), time.monotonic()
+        busy = {id(other): max(self.until.get(id(other), now) - now, 0.0) for other in crew.busy}
+        capacity = sum(max(left - busy.get(id(other), 0.0), 0.0) for other in crew.alive(self.lanes))
+        usable = int(MEMORY_SHARE * predictor.free_bytes)
+        pieces = [piece for group in self.waiting for piece in split_by_memory(group, usable)[0]]
+        chosen = choose(pieces, predictor, least, capacity, self.options.first)
+        fitting = [fits for group in chosen for fits in choose([group], predictor, least, left, self.options.first)]
+        if not fitting:
+            return
+        bounded = self.options.run_budget_s is not None
+        first = 0 if bounded else max(range(len(fitting)), key=lambda index: group_s(fitting[index], predictor, least))
+        group, share = fitting[first], shares(fitting, predictor, least, capacity, left)[first]
+        options = replace(self.options, run_budget_s=left if bounded else None)
+        self._take(group)
+        self.until[id(lane)] = now + share[0]
+        order = {
+            "op": "measure",
+            "device": self.device,
+            "share": share,
+            "predictor": asdict(predictor),
+            "options": vars(options),
+            "cases": [to_json(record.case) for record in group],  # a record's JSON lacks the folder of a user's file
+            "records": [to_json(record) for record in group],
+        }
+        crew.start(lane, order, group)
+
+    def _finished(self, outcome: Outcome | None, retries: Retries[Record]) -> list[Record]:
+        """The records of a block that is through; one that the cluster lost waits again, at most twice."""
+        if outcome is None:
+            return []
+        where = {"executor": "ray", "node": outcome.node.name}
+        if outcome.answer is None:
+            again, given_up = retries.after(outcome)
+            self.waiting = [*again, *self.waiting]
+            found = [lost(record, outcome.death) for record in given_up]
+        else:
+            self.waited_s += outcome.answer["waited_s"] / len(self.lanes)
+            found = with_their_cases(outcome.answer["records"], [record.case for record in outcome.work])
+            for record in found:
+                _of(outcome.lane).learn(record)
+        return [replace(record, environment={**record.environment, **where}) for record in found]
+
+    def _left_over(self, crew: Crew) -> list[Record]:
+        """What nobody measures: there is no time left for it, or no node."""
+        lanes, least = crew.alive(self.lanes), self.options.min_samples
+        rest = [record for group in self.waiting for record in group]
+        self.waiting = []
+        if not lanes:
+            return [lost(record, "no node is left") for record in rest]
+        return [not_in_time(record, _of(lanes[0]).cell_s(record, least), self.left_s()) for record in rest]
+
+
+def with_their_cases(found: Iterable[Mapping[str, Any]], cases: Iterable[Case]) -> list[Record]:
+    """Records as a node gives them, each with the driver's own case: where a user's file lies is not told in a record."""
+    own = {case.key: case for case in cases}
+    records = [record_from_json(data) for data in found]
+    return [replace(record, case=own[record.case.key]) for record in records]
+
+
+def _of(lane: Lane) -> Predictor:
+    assert lane.predictor is not None
+    return lane.predictor
