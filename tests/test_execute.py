@@ -75,7 +75,7 @@ def test_faults_while_measuring_cost_their_own_row() -> None:
     assert good.block == talks.block
     assert len(set(good.rounds) & set(talks.rounds)) >= 10
     assert len(found["TalksThenDies"].detail) < 4000
-    assert _children_of(children.running_server().process.pid) == []
+    _wait_until_childless(children.running_server().process.pid)
 
 
 def test_faults_while_tracing_cost_their_own_row() -> None:
@@ -262,6 +262,14 @@ def _wait_for_grandchild(parent: int) -> list[int]:
             return family
         time.sleep(0.02)
     raise AssertionError("no child appeared")
+
+
+def _wait_until_childless(server: int) -> None:
+    """What a module left behind is the server's once its child is gone, and the server ends it."""
+    deadline = time.monotonic() + 5
+    while _children_of(server) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert _children_of(server) == []
 
 
 def _children_of(pid: int) -> list[int]:
