@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test test-faults bench memory crosscheck honesty time-gate forms claims catalogue baseline schema clean
+.PHONY: help setup run test test-faults bench memory crosscheck honesty time-gate scale forms claims catalogue baseline schema clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,7 +26,7 @@ test: setup ## Lint, types, layers, tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -q
 	OMP_NUM_THREADS=1 $(BIN)/attnprof gate specs/survey.yaml --baseline specs/baselines/catalogue.json --strict -q
 
-test-faults: setup ## Everything that a run must survive, the hours of kill -9 and hostile input included
+test-faults: setup ## Every fault that a run must survive, those that take long included (hours)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m fault -p no:xdist -s
 
 bench: setup ## reports/bench.md: speed and memory against the other counters, side by side
@@ -43,6 +43,9 @@ honesty: setup ## reports/interval_honesty.md: do the intervals hold what they s
 
 time-gate: setup ## reports/time_gate_honesty.md: does the time gate cry wolf (an hour and a half on an idle machine)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.time_gate_honesty --resume
+
+scale: setup ## reports/scale.md: how time and memory grow with the number of cases (an hour on an idle machine)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.scale_page --out reports/scale.md
 
 forms: setup ## attnprof/profiling/forms/kept: closed forms of the catalogue, found and verified anew
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.forms_kept
