@@ -59,9 +59,9 @@ def _merge(runs: Sequence[Path], folder: Path, quiet: bool) -> dict[Path, Run]:
     paths = _paths(runs)
     written = {}
     with ExitStack() as stack:
-        for path in sorted({*paths, *folder.glob("*.jsonl")}):
-            if path.parent.resolve() == folder.resolve():
-                stack.enter_context(held(path))  # what is appended meanwhile would be lost with the file it goes to
+        # what is appended to a file that is then replaced would be lost with it; the others may be written on meanwhile
+        there = {path.resolve() for path in folder.glob("*.jsonl")}
+        busy = {path for path in sorted(there) if not stack.enter_context(held(path))}
         stores = _loaded(paths, quiet)
         for name in dict.fromkeys(stored.runs[-1].name for _, stored in stores if stored.runs):
             path = folder / f"{report.file_stem(name)}.jsonl"
@@ -73,6 +73,8 @@ def _merge(runs: Sequence[Path], folder: Path, quiet: bool) -> dict[Path, Run]:
             for text in (*merged.warnings, *merging.missing(merged)) if not quiet else ():
                 say(f"warning: {text}.")
             path = folder / f"{report.file_stem(name)}.jsonl"
+            if path.resolve() in busy:
+                raise UsageError(f"{path}: a run is writing this store: merge when it is through, or give another --out.")
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 merging.write(merged, path)

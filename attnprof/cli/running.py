@@ -79,6 +79,7 @@ def run_command(specs: tuple[str, ...], **options: Any) -> int:
             _list([(spec, _own(cases, options)) for spec, cases in planned], options["as_json"])
             return 0
         for spec, cases in planned:
+            report.check_size(formats, len(cases))
             _check_places(spec, cases)
         with twice_leaves():
             for spec, cases in planned:

@@ -186,15 +186,19 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Nobody appends to the store meanwhile; one that is not there is not held."""
+def held(path: Path) -> Iterator[bool]:
+    """Nobody appends to the store meanwhile. False where a run is writing it; one that is not there needs no holding."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        yield
+        yield True
         return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        try:
+            _lock(descriptor, path, wait=False)
+        except UsageError:
+            yield False
+        else:
+            yield True
     finally:
         os.close(descriptor)

@@ -177,3 +177,19 @@ def test_a_store_that_vanishes_under_a_run_is_said(tmp_path: Path) -> None:
         path.unlink()
         with pytest.raises(UsageError, match="was removed or replaced while it was written to"):
             writer.append(_record(2))
+
+
+def test_merge_while_a_shard_runs_and_while_its_target_is_written(tmp_path: Path) -> None:
+    """Shards that are written on are read as far as they are; the store that would be replaced is not taken from a run."""
+    write_sweep(tmp_path, 3, seconds=0.0)
+    assert run(tmp_path, *COMMAND, "--shard", "1/1").process.returncode == 0
+    with store.writing(tmp_path / "out" / "sweep.shard-1-of-1.jsonl"):
+        done = run(tmp_path, "merge", "out")
+    assert done.process.returncode == 0, done.stderr
+    assert len(counts_by_key(tmp_path / "out" / "sweep.jsonl")) == 3
+    before = (tmp_path / "out" / "sweep.jsonl").read_bytes()
+    with store.writing(tmp_path / "out" / "sweep.jsonl"):
+        refused = run(tmp_path, "merge", "out")
+    assert refused.process.returncode == 2
+    assert "out/sweep.jsonl: a run is writing this store: merge when it is through" in refused.stderr
+    assert (tmp_path / "out" / "sweep.jsonl").read_bytes() == before
