@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from attnprof.report import crosscheck
 from attnprof.report.table import HEADS, Cell, Column, Report, Table, visible
@@ -25,6 +26,7 @@ def render(report: Report) -> str:
     return "\n".join(lines)
 
 
+@lru_cache(maxsize=4096)  # most cells of a large table say what others say
 def escape(text: str) -> str:
     """Text that Markdown shows as it is, on one line: no cell, emphasis, link or tag can begin in it."""
     plain = clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -16,7 +16,10 @@ ELLIPSIS = "…"
 
 def clean(text: str) -> str:
     """One printable line: runs of white space become one space, other characters that do not print become '?'."""
-    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split())) or "?"
+    line = " ".join(text.split())
+    if line.isprintable():
+        return line or "?"
+    return "".join(char if char.isprintable() else "?" for char in line)
 
 
 def width(text: str) -> int:
