@@ -89,7 +89,7 @@ def test_replicates_read_back_from_json() -> None:
     data = to_json(found)
     assert data["timing"]["k"] == 2
     assert data["timing"]["process_of"] == [0] * 8 + [1] * 8
-    assert record_from_json(data) == found
+    assert record_from_json(data) == replace(found, case=found.case.public)
     old = {name: value for name, value in to_json(timing(1.0)).items() if name != "process_of"}
     assert timing_from_json(old) == timing(1.0), "a store from before replicates"
 
@@ -244,9 +244,8 @@ def test_a_block_that_a_hot_gpu_slowed_down_is_timed_once_more(monkeypatch: pyte
         found = measure("a", 1, steps)
     assert len(asked) == 2
     assert timing_of(found["a"]).median_s == pytest.approx(1e-3, rel=0.02)
-    assert [step.text for step in steps if step.stage == "warning"] == [
-        "the GPU slowed down: the block is timed once more (0 s)"
-    ]
+    said = [step.text for step in steps if step.stage == "warning" and "another run is timing" not in step.text]
+    assert said == ["the GPU slowed down: the block is timed once more (0 s)"]
 
 
 def test_a_gpu_that_stays_hot_is_believed_the_second_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,11 +51,21 @@ def _fields(noun: Any) -> dict[str, Any]:
 
 
 def _value(value: Any) -> Any:
-    if hasattr(value, "__dataclass_fields__"):
+    """A field's value: nouns may stand in it, and in its sequences and mappings."""
+    if _is_noun(value):
         return case_to_json(value) if isinstance(value, Case) else _fields(value)
-    if isinstance(value, (tuple, list)) and value and hasattr(value[0], "__dataclass_fields__"):
-        return [_fields(each) for each in value]
+    if isinstance(value, (tuple, list)) and any(_is_noun(each) or isinstance(each, _NESTED) for each in value):
+        return [_value(each) for each in value]
+    if isinstance(value, Mapping) and any(_is_noun(each) or isinstance(each, _NESTED) for each in value.values()):
+        return {key: _value(each) for key, each in zip(plain(dict.fromkeys(value)), value.values(), strict=True)}
     return plain(value)
+
+
+_NESTED = (tuple, list, Mapping)
+
+
+def _is_noun(value: Any) -> bool:
+    return hasattr(value, "__dataclass_fields__")
 
 
 def _record_json(record: Record) -> dict[str, Any]:
