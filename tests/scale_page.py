@@ -3,7 +3,7 @@
 Part `store`: a store of N records is read, asked for every case whether it may be used again, and reported. The records are
 those of a traced run of specs/survey.yaml, again and again at another batch (the numbers in them stay the survey's), so that
 every key is another. Each step is a process of its own: seconds are its own without the start of Python, memory is the most
-that it held. A part is a function that gives lines of Markdown; PARTS has them.
+that it held. Part `traces` is in tests/scale_traces.py. A part is a function that gives lines of Markdown; PARTS has them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from attnprof import store
 from attnprof.cli import cli
 from attnprof.profiling.provenance import remembering
 from attnprof.records import SCHEMA_VERSION, Case, case_from_json, to_json
+from tests.scale_traces import SIZES as TRACED
+from tests.scale_traces import traces_part
 
 SIZES = (1_000, 10_000, 100_000)
 FORMATS = ("md", "csv", "json")
@@ -136,27 +138,72 @@ def store_part(sizes: Sequence[int]) -> list[str]:
     return out
 
 
-PARTS: Mapping[str, Callable[[Sequence[int]], list[str]]] = {"store": store_part}
+PARTS: Mapping[str, tuple[Callable[[Sequence[int]], list[str]], Sequence[int]]] = {
+    "traces": (traces_part, TRACED),
+    "store": (store_part, SIZES),
+}
+_PAGE = """# How cost grows with the number of cases
+
+Made by `make scale` (`python -m tests.scale_page [PART...] --out reports/scale.md` renews a part). Wall clock on a machine that
+others use too; the processor's seconds are beside it where they tell more.
+
+## Traced cases
+
+Whole runs of `attnprof run`, start and reports included, `--jobs 1`, every process bound to one core. The sweep is the catalogue in
+both modes at as many sizes of input as it takes (5 mechanisms for 10 cases, 50 for 100, drawn once; all of them beyond): what
+a case costs follows from its ops, so their mean is there too. Counting is from the first record on the disk to the last, a write
+and an fsync each. Memory: the most that the driver held resident, and that all processes held together (shared pages once).
+"Not counted" are `gltr` and `tam` in training on one frame, which the modules refuse.
+
+<!-- begin traces -->
+<!-- end traces -->
+
+## Stores
+
+A store of N records (those of the traced survey again and again at another batch, 8 KB each): an index is loaded; a resume asks of
+every case whether its record may be used again, and reads those; then each report. A process per step, its start left out. The
+survey has 25 columns in every table and nearly as many tables as cases of a size: few sweeps are worse.
+
+<!-- begin store -->
+<!-- end store -->
+"""
+
+
+def renewed(page: str, part: str, lines: Sequence[str]) -> str:
+    """The page with another table, and what it was made on, in a part's place."""
+    made = f"{machine()}, {datetime.date.today().isoformat()}."
+    text = "\n".join([*lines, "", made])
+    begin, end = f"<!-- begin {part} -->", f"<!-- end {part} -->"
+    return f"{page.split(begin)[0]}{begin}\n{text}\n{end}{page.split(end)[1]}"
+
+
+def machine() -> str:
+    """What the numbers were taken on."""
+    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name")), "?")
+    torch = importlib.metadata.version("torch")
+    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch}"
 
 
 def main() -> None:
-    """Print the tables of the parts named, or of all."""
+    """Renew the parts named, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="Numbers of cases.")
-    parser.add_argument("--out", type=Path, help="Write to this file instead of stdout.")
+    parser.add_argument("--sizes", help="Numbers of cases.  [default: the part's]")
+    parser.add_argument("--out", type=Path, help="The page; the parts that are not named stay.  [default: stdout]")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--store", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.step:
         print(json.dumps(dataclasses.asdict(_step(given.step, given.store))))
         return
-    sizes = [int(size) for size in given.sizes.split(",")]
-    text = "\n\n".join("\n".join(PARTS[part](sizes)) for part in given.parts or PARTS) + "\n"
-    if given.out:
-        given.out.write_text(text, encoding="utf-8")
-    else:
-        print(text, end="")
+    page = given.out.read_text(encoding="utf-8") if given.out and given.out.exists() else _PAGE
+    for part in given.parts or PARTS:
+        make, sizes = PARTS[part]
+        page = renewed(page, part, make([int(size) for size in given.sizes.split(",")] if given.sizes else sizes))
+        if given.out:
+            given.out.write_text(page, encoding="utf-8")
+    if not given.out:
+        print(page, end="")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -164,11 +165,5 @@ def traces_part(sizes: Sequence[int]) -> list[str]:
             f"{found.store_bytes / 1e6:.1f}",
         )
         out.append("| " + " | ".join(cells) + " |")
-        print(out[-1], flush=True)
+        print(out[-1], file=sys.stderr, flush=True)
     return out
-
-
-if __name__ == "__main__":
-    import sys
-
-    traces_part([int(size) for size in sys.argv[1:]] or SIZES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -216,7 +217,15 @@ def test_two_ray_nodes_run_the_segmentation_spec_while_one_is_killed(tmp_path: P
     assert {_place(record): record.counts for record in found.values()} == local
     assert all(record.status == "ok" for record in found.values())
     assert all(record.timing is not None or record.detail.startswith("not measured (") for record in found.values())
-    print({name: sum(r.timing is not None and r.environment["node"] == name for r in found.values()) for name in _nodes(found)})
+    timed = {
+        name: sum(r.timing is not None and r.environment["node"] == name for r in found.values()) for name in _nodes(found)
+    }
+    table = (tmp_path / "out" / "segmentation.md").read_text(encoding="utf-8")
+    assert "Measured on" in table
+    for name, rows in timed.items():
+        (letter,) = set(re.findall(rf"^- ([A-Z]): .*node {name}", table, re.MULTILINE))
+        assert len(re.findall(rf"^\|.*\| {letter} +\|", table, re.MULTILINE)) == rows, name
+    print(timed)
 
 
 def _place(record: Record) -> tuple[str, Shape, str]:
