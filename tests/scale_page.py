@@ -11,8 +11,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import datetime
+import importlib.metadata
 import io
 import json
+import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -144,25 +148,25 @@ PARTS: Mapping[str, tuple[Callable[[Sequence[int]], list[str]], Sequence[int]]] 
 }
 _PAGE = """# How cost grows with the number of cases
 
-Made by `make scale` (`python -m tests.scale_page [PART...] --out reports/scale.md` renews a part). Wall clock on a machine that
-others use too; the processor's seconds are beside it where they tell more.
+Made by `make scale` (`python -m tests.scale_page [PART...] --out reports/scale.md` renews a part). Wall clock on a machine
+that others use too; the processor's seconds are beside it where they tell more.
 
 ## Traced cases
 
-Whole runs of `attnprof run`, start and reports included, `--jobs 1`, every process bound to one core. The sweep is the catalogue in
-both modes at as many sizes of input as it takes (5 mechanisms for 10 cases, 50 for 100, drawn once; all of them beyond): what
-a case costs follows from its ops, so their mean is there too. Counting is from the first record on the disk to the last, a write
-and an fsync each. Memory: the most that the driver held resident, and that all processes held together (shared pages once).
-"Not counted" are `gltr` and `tam` in training on one frame, which the modules refuse.
+Whole runs of `attnprof run`, start and reports included, `--jobs 1`, every process bound to one core. The sweep is the
+catalogue in both modes at as many sizes of input as it takes (5 mechanisms for 10 cases, 50 for 100, drawn once; all of them
+beyond): what a case costs follows from its ops, so their mean is there too. Counting is from the first record on the disk to
+the last, a write and an fsync each. Memory: the most that the driver held resident, and that all processes held together
+(shared pages once). "Not counted" are `gltr` and `tam` in training on one frame, which the modules refuse.
 
 <!-- begin traces -->
 <!-- end traces -->
 
 ## Stores
 
-A store of N records (those of the traced survey again and again at another batch, 8 KB each): an index is loaded; a resume asks of
-every case whether its record may be used again, and reads those; then each report. A process per step, its start left out. The
-survey has 25 columns in every table and nearly as many tables as cases of a size: few sweeps are worse.
+A store of N records (those of the traced survey again and again at another batch, 8 KB each): an index is loaded; a resume
+asks of every case whether its record may be used again, and reads those; then each report. A process per step, its start left
+out. The survey has 25 columns in every table and a table for every few cases: few sweeps are worse.
 
 <!-- begin store -->
 <!-- end store -->
@@ -174,12 +178,14 @@ def renewed(page: str, part: str, lines: Sequence[str]) -> str:
     made = f"{machine()}, {datetime.date.today().isoformat()}."
     text = "\n".join([*lines, "", made])
     begin, end = f"<!-- begin {part} -->", f"<!-- end {part} -->"
-    return f"{page.split(begin)[0]}{begin}\n{text}\n{end}{page.split(end)[1]}"
+    before, _, rest = page.partition(begin)
+    return f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}"
 
 
 def machine() -> str:
     """What the numbers were taken on."""
-    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name")), "?")
+    facts = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    model = next((line.split(":")[1].strip() for line in facts if line.startswith("model name")), "?")
     torch = importlib.metadata.version("torch")
     return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch}"
 
