@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import datetime
 import importlib.metadata
 import io
 import json
@@ -22,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 
 from attnprof import store
@@ -175,7 +175,7 @@ out. The survey has 25 columns in every table and a table for every few cases: f
 
 def renewed(page: str, part: str, lines: Sequence[str]) -> str:
     """The page with another table, and what it was made on, in a part's place."""
-    made = f"{machine()}, {datetime.date.today().isoformat()}."
+    made = f"{machine()}, {date.today().isoformat()}."
     text = "\n".join([*lines, "", made])
     begin, end = f"<!-- begin {part} -->", f"<!-- end {part} -->"
     before, _, rest = page.partition(begin)
