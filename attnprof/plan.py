@@ -141,20 +141,35 @@ def blocks(cases: Sequence[Case]) -> tuple[tuple[Case, ...], ...]:
     return tuple(tuple(members) for members in found.values())
 
 
-def shard_of(case: Case, of: int) -> int:
-    """Which of `of` shards a case falls to, from 1: by content hash of its block, whose members are timed against each other.
+def shards(cases: Sequence[Case], of: int) -> dict[str, int]:
+    """{key of a case: the shard, from 1 to `of`, that it falls to}: whole blocks, whose members are timed against each other.
 
-    The device is left out: machines that resolve `auto` to others still agree.
+    Blocks are dealt in the order of their content hashes, each to the shard that has the fewest cases: the same on every
+    machine, in whatever order the cases are given. The device is left out: machines that resolve `auto` to others still agree.
     """
+    members: dict[str, list[str]] = {}
+    for case in cases:
+        members.setdefault(_hash_of_block(case), []).append(case.key)
+    loads = [0] * of
+    found = {}
+    for _, keys in sorted(members.items()):
+        number = loads.index(min(loads))
+        loads[number] += len(keys)
+        found.update(dict.fromkeys(keys, number + 1))
+    return found
+
+
+def _hash_of_block(case: Case) -> str:
     shape, dtype, mode, _, network, settings = case.block
     sizes = [shape.batch, shape.channels, shape.height, shape.width, shape.frames]
     text = json.dumps([sizes, dtype, mode, network, settings], separators=(",", ":"))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % of + 1
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def shard(cases: Sequence[Case], index: int, of: int) -> tuple[Case, ...]:
-    """The cases of shard `index` of `of`, in their order: whole blocks, the same on every machine."""
-    return tuple(case for case in cases if shard_of(case, of) == index)
+    """The cases of shard `index` of `of`, in their order."""
+    found = shards(cases, of)
+    return tuple(case for case in cases if found[case.key] == index)
 
 
 def parse_shard(text: str) -> tuple[int, int]:

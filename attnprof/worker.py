@@ -10,6 +10,7 @@ This module is imported once by the fork server: importing it must run no op and
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import io
@@ -227,7 +228,7 @@ def _status(error: BaseException) -> str:
     text = str(error).lower()
     if isinstance(error, InvalidOutputError):
         return "invalid_output"
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return "oom"
     if isinstance(error, RuntimeError) and any(phrase in text for phrase in _NO_MEMORY):
         return "oom"

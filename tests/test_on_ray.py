@@ -22,6 +22,7 @@ from attnprof.execute import Options, Progress
 from attnprof.execute.on_ray import connecting, measuring, phases, tasks
 from attnprof.execute.on_ray.crew import Lane, Node, Outcome, Retries
 from attnprof.execute.predict import Predictor, Rates
+from attnprof.profiling.provenance import code, source_hash
 from attnprof.records import NOT_MEASURED_BUDGET, NOT_MEASURED_MEMORY, Case, Counts, Record, Shape, record_from_json
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
@@ -261,3 +262,28 @@ def test_a_task_traces_in_a_child_and_says_what_it_cannot_do(monkeypatch: pytest
     assert found.counts.params == 8 * 1 * 2
     assert sys.path == before
     assert "there is no" not in str(answer["said"])
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(("there", "says"), [("", "has no"), ("0123456789abcdef", "is not the driver's")])
+def test_a_node_whose_file_of_the_users_is_another_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, there: str, says: str
+) -> None:
+    """Else a table would hold numbers of two versions of a module, or the errors of a node that lacks it."""
+    mine = tmp_path / "mine.py"
+    mine.write_text("class Mine: ...\n")
+    case = Case(f"{mine}:Mine", "mine", {}, Shape(1, 8, 8, 8))
+    here = source_hash(f"{mine}:Mine")
+    nodes = [Node("a" * 20, 1, 0), Node("b" * 20, 1, 0)]
+    monkeypatch.setattr(phases, "live_nodes", lambda: nodes)
+
+    def answers(lanes: Sequence[Lane], order: dict[str, Any], *_: object) -> Iterator[tuple[Lane, dict[str, Any]]]:
+        assert order["modules"] == [(f"{mine}:Mine", None)]
+        for lane, source in zip(lanes, (here, there), strict=True):
+            yield lane, {"host": "h", "code": code(), "sources": [source]}
+
+    monkeypatch.setattr(phases, "ask_each", answers)
+    said: list[Progress] = []
+    assert [node.id for node in phases._nodes([case], Options(), said.append)] == ["a" * 20]
+    assert says in said[0].text
+    assert "bbbbbbbb is left out" in said[0].text

@@ -161,7 +161,8 @@ def _run_one(spec: Any, cases: Sequence[Case], options: dict[str, Any], formats:
     stem = report.file_stem(name)
     folder: Path = options["out"] or Path("reports") / report.file_stem(spec.name)
     path = _prepare(folder, stem)
-    asked = {case.key: plan.shard_of(case, of) if of else 0 for case in cases}
+    asked = plan.shards(cases, of) if of else dict.fromkeys((case.key for case in cases), 0)
+    asked = {case.key: asked[case.key] for case in cases}  # in the order of the plan
     cases = _own(cases, options)
     made_from = source_of(spec.source, options["overrides"]), commit_of(spec.source)
     cut = (shard, of, tuple(asked.values())) if of else ()

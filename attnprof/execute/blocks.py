@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -178,15 +179,20 @@ def measure_block(group: Sequence[Record], share: tuple[float, float], phase: Ph
 
 @contextlib.contextmanager
 def _alone(phase: Phase) -> Iterator[None]:
-    """Have the CPUs of this machine for one's own timings; a GPU is locked by the child that uses it (`gpu.watch`)."""
+    """Have the CPUs of this machine, or a GPU, for one's own block: who waits is charged nothing, and no child waits for long.
+
+    A GPU that other runs see under another number is locked by its UUID in the child that times (`gpu.watch`).
+    """
+    name = CPU_TIMING
     if phase.device.startswith("cuda"):
-        yield
-        return
-    held = gpu.lock(CPU_TIMING, wait=False)
+        visible = re.sub(r"[^\w,-]", "", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+        name = f"{phase.device}-of-{visible}"
+    held = gpu.lock(name, wait=False)
     if held is None:
         began = time.monotonic()
-        phase.listener(Progress("warning", text="another run is timing on this machine: waiting for it"))
-        held = gpu.lock(CPU_TIMING, wait=True)
+        where = "on this machine" if name == CPU_TIMING else f"on {phase.device}"
+        phase.listener(Progress("warning", text=f"another run is timing {where}: waiting for it"))
+        held = gpu.lock(name, wait=True)
         phase.waited_s += time.monotonic() - began
     try:
         yield

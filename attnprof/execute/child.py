@@ -26,6 +26,7 @@ LINE_BYTES = 64 * 2**20  # of one event: the largest networks have a few MiB
 _GRACE_S = 5.0  # for a killed child to be gone
 _GLANCE_S = 1.0  # turns change without a word: the board is looked at so often
 _START_S = 120.0  # for the server to import torch
+_IDLE_S = 300.0  # for a child with which nobody has a turn
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 Event = dict[str, Any]
@@ -320,7 +321,7 @@ def _verdict(child: _Child) -> tuple[str, float]:
     wait = _GLANCE_S if task.deadline is None else task.deadline - now
     current = board.current
     if current < 0:  # starting, ending, or waiting for the GPU
-        left = max(task.longest_s, _START_S) - board.idle_s
+        left = max(task.longest_s, _IDLE_S) - board.idle_s
         return ("", min(wait, left)) if left > 0 else ("timeout", 0.0)
     left = task.bound_s(current) - board.spent_s(current)
     if left > 0:

@@ -40,7 +40,7 @@ def private(text: str) -> str:
     with contextlib.suppress(OSError):  # a working folder that was deleted
         text = _without(text, str(Path.cwd()), "")
     for folder in _homes():
-        text = _without(text, folder, "~/")
+        text = _without(text, folder, "~/", after="")  # wherever it stands: -I/home/NAME/include
     text = _QUOTED.sub(lambda found: f"{found['mark']}{found['name']}{found['mark']}", text)
     text = _PATH.sub(lambda found: found.group().rstrip("/").rpartition("/")[2], text)
     for name in _names():
@@ -48,11 +48,11 @@ def private(text: str) -> str:
     return text
 
 
-def _without(text: str, folder: str, instead: str) -> str:
+def _without(text: str, folder: str, instead: str, after: str = r"(?<![\w.~-])") -> str:
     """Paths below a folder from there on; the folder itself is `instead`, or '.'."""
     if folder.count("/") < 1 or folder == "/":
         return text
-    begins = rf"(?<![\w.~-]){re.escape(folder)}"
+    begins = f"{after}{re.escape(folder)}"
     text = re.sub(rf"{begins}/(?=[^\s/])", lambda _: instead, text)
     return re.sub(rf"{begins}/?(?![\w.-])", lambda _: instead.rstrip("/") or ".", text)
 

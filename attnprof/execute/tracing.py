@@ -17,28 +17,31 @@ from attnprof.profiling.provenance import PROVENANCE, provenance
 from attnprof.records import Case, Record, counts_from_json, timeline_from_json, to_json
 
 _FRUITLESS = 2  # children that may end before their first case
-_LEAST_S = 0.5  # a chunk that takes less is not worth a child of its own
-_PARTS = 3  # of the share of what is left that a child gets at once: the last chunks are small
+_LEAST_S = 3.0  # a chunk that takes less is not worth a child of its own: see _MOST
+_PARTS = 2  # of the share of what is left that a child gets at once: the last chunks are small
 # Cases of one child. What a process gathers over its life is little (2 MB from the 100th case to the 900th of the catalogue);
 # what torch imports when an op first needs it (sympy, dynamo) costs every child two seconds.
 _MOST = 2000
 
 
 def trace_all(cases: Sequence[Case], options: Options, listener: Listener) -> Iterator[Record]:
-    """A record with counts, or with the reason why there are none, for every case: in order with one job, else as they come."""
-    phase = _Phase({case.key: case for case in cases}, options, jobs_of(options))
-    total = len(phase.todo)
-    for task, item in converse_each(phase.next_task, phase.jobs):
-        if isinstance(item, Ending):
-            records = phase.ended(task, item)
-        else:
-            case = phase.todo.pop(item["key"])
-            phase.expected.learn(case, item["seconds"])
-            records = [_answer(case, item)]
-        for record in records:
-            done = total - len(phase.todo)
+    """A record with counts, or with the reason why there are none, for every case: in order with one job, else as they come.
+
+    What finds no memory beside others is tried once more alone: how many children there are changes no result.
+    """
+    todo, jobs, done = {case.key: case for case in cases}, jobs_of(options), 0
+    total = len(todo)
+    while todo:
+        phase = _Phase(todo, options, jobs)
+        todo = {}
+        for record in phase.records():
+            if record.status == "oom" and jobs > 1 and options.memory_bytes is None:
+                todo[record.case.key] = record.case
+                continue
+            done += 1
             listener(Progress("trace", done, total, record.case, left_s=phase.left_s(done)))
             yield with_provenance(record)
+        jobs = 1
 
 
 def jobs_of(options: Options) -> int:
@@ -65,6 +68,16 @@ class _Phase:
         if self.jobs > 1:  # what takes longest goes first, so that nobody works on it alone at the end
             self.waiting.sort(key=self.expected.trace_s)
 
+    def records(self) -> Iterator[Record]:
+        """All of it, as it comes."""
+        for task, item in converse_each(self.next_task, self.jobs):
+            if isinstance(item, Ending):
+                yield from self.ended(task, item)
+            else:
+                case = self.todo.pop(item["key"])
+                self.expected.learn(case, item["seconds"])
+                yield _answer(case, item)
+
     def next_task(self) -> Task | None:
         """The next chunk; None where everything is with somebody."""
         if not self.waiting:
@@ -73,14 +86,16 @@ class _Phase:
         if self.jobs > 1:
             share = max(self.expected.total_s(self.waiting) / (self.jobs * _PARTS), _LEAST_S)
         chunk: list[Case] = []
-        while self.waiting and len(chunk) < _MOST and share > 0:
+        # an even share in number while nothing says how long a case takes: the guess may be off by a hundred
+        most = _MOST if self.expected.seen_s else min(_MOST, math.ceil(len(self.todo) / self.jobs))
+        while self.waiting and len(chunk) < most and share > 0:
             chunk.append(self.waiting.pop())
             share -= self.expected.trace_s(chunk[-1])
         request = {
             "op": "trace",
             "tracer": self.options.tracer,
             "cases": [to_json(case) for case in chunk],
-            "memory_bytes": child_memory(self.options, self.jobs),
+            "memory_bytes": child_memory(self.options, min(self.jobs, len(self.todo))),
         }
         task = Task(request, len(chunk), self.options.bound_s, spawn=self.options.start == "spawn")
         self.chunks[id(task)] = chunk

@@ -17,6 +17,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from attnprof.plain import printable
@@ -78,6 +79,7 @@ def _of_device(entry: Mapping[str, Any], place: Mapping[str, str]) -> dict[str, 
     return {name: text if of_device else "" for name, text in place.items()}
 
 
+@lru_cache(maxsize=4096)  # most cells of a large table say what others say
 def guard(text: str) -> str:
     """Text on one line that no spreadsheet takes for a formula and no terminal for a command."""
     line = "\t".join(map(printable, _BREAKS.sub(" ", text).split("\t")))

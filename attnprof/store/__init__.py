@@ -51,7 +51,9 @@ def _place(stored: Stored, key: str) -> Place | None:
     if record is None:
         return None
     there = (record.counts is not None, record.timing is not None, record.calibrated is not None)
-    return Place(0, 0, 0, record.status, *there, record.detail, record.environment.get(PROVENANCE, {}))
+    host = None if record.case.host is None else record.case.host.host
+    module = (record.case.mechanism, host)
+    return Place(0, 0, 0, record.status, *there, record.detail, record.environment.get(PROVENANCE, {}), module)
 
 
 def _holds(place: Place, case: Case, provenance: Mapping[str, Any], calibrated: bool) -> bool:

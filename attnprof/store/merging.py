@@ -1,19 +1,22 @@
 """Several stores -> one: which record of each case is kept, what is missing, what contradicts itself.
 
 Which source a record comes from is decided for a whole block, so that the latencies of a block stay from one machine: the
-source with most cases that are ok, then with most that are timed, then the first. What it lacks comes from the others.
+source with most cases that are ok, then with most that are timed, then the first. What it lacks comes from the others. What
+an earlier merge wrote gives only what nobody else has: the stores that it was made of may have been renewed since. Sources
+that were made by different code are refused: one table would hold numbers of both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from attnprof.errors import NothingSelectedError, UsageError
 from attnprof.records import Record
-from attnprof.store.lines import Run
+from attnprof.store.lines import LineError, Run, peek
 from attnprof.store.reading import Lines, Stored, few, opened
 from attnprof.store.writer import line_of, write_chunks
 
@@ -28,6 +31,11 @@ class Source:
     stored: Stored
     run: Run
     lines: Lines
+
+    @property
+    def derived(self) -> bool:
+        """Whether an earlier merge of shards wrote it."""
+        return self.run.shard is None and self.run.of is not None
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ def sources_of(stores: Sequence[tuple[Path, Stored]]) -> dict[str, list[Source]]
 def _refuse_other_specs(name: str, sources: Sequence[Source]) -> None:
     first = sources[0]
     for other in sources[1:]:
-        if other.run.source != first.run.source:
+        if other.run.source != first.run.source and set(other.run.keys) != set(first.run.keys):
             raise UsageError(
                 f"'{name}': {first.path} was run from another spec than {other.path} (hashes of their text: "
                 f"{first.run.source or 'none'}, {other.run.source or 'none'}). Run the older one again, or leave it out."
@@ -76,25 +84,45 @@ def merge(sources: Sequence[Source]) -> Merged:
     said: list[str] = []
     blocks = _blocks(sources, damaged)
     for members in blocks.values():
-        ranked = sorted(
-            members, key=lambda source: _worth(source, members[source]), reverse=True
-        )  # sorted() keeps ties in order
+        # what a merge wrote before comes last; sorted() keeps ties in order
+        ranked = sorted(members, key=lambda source: (not source.derived, *_worth(source, members[source])), reverse=True)
         best = ranked[0]
         own = dict.fromkeys(members[best], best)
         for other in ranked[1:]:
-            taken = [key for key in members[other] if key not in own or (not _ok(own[key], key) and _ok(other, key))]
+            taken = [
+                key
+                for key in members[other]
+                if key not in own or (not _ok(own[key], key) and _ok(other, key) and not other.derived)
+            ]
             own |= dict.fromkeys(taken, other)
             if taken:
                 said.append(f"{other.path.name} has {len(taken)} of the block that is otherwise from {best.path.name}")
         chosen |= own
     _refuse_contradictions(sources, chosen)
     run = _run(sources)
+    _refuse_other_code(sources, chosen, set(run.keys))
     places = {key: number for number, key in enumerate(run.keys)}
     ordered = dict(sorted(chosen.items(), key=lambda item: (places.get(item[0], len(places)), item[0])))
     warnings = said[:_NAMED] + ([f"and {len(said) - _NAMED} more blocks are from several stores"] if len(said) > _NAMED else [])
     if said:
         warnings.append("latencies of such a block are from several machines or runs: they are not compared with each other")
     return Merged(run, ordered, (*few(damaged), *warnings))
+
+
+def _refuse_other_code(sources: Sequence[Source], chosen: Mapping[str, Source], wanted: AbstractSet[str]) -> None:
+    """A module, and the code that counts, must be the same for all of its rows: resuming the older store renews them."""
+    kept: dict[tuple[str, str | None], tuple[Source, Mapping[str, Any]]] = {}
+    for source in sources:
+        for key, place in source.lines.places.items():
+            if key not in wanted or place.status != "ok" or (source.derived and chosen[key] is not source):
+                continue
+            first, made_from = kept.setdefault(place.module, (source, place.provenance))
+            differ = [name for name in ("source", "counting", "torch") if made_from.get(name) != place.provenance.get(name)]
+            if differ and first is not source:
+                raise UsageError(
+                    f"{first.path} and {source.path} have {place.module[0]} from different code ({', '.join(differ)}): one "
+                    "table would hold numbers of both. Run the older one again with --resume, or leave it out."
+                )
 
 
 def _blocks(sources: Sequence[Source], damaged: list[str]) -> dict[Any, dict[Source, list[str]]]:
@@ -193,7 +221,18 @@ def _lines(merged: Merged) -> Iterator[bytes]:
     try:
         for key, source in merged.chosen.items():
             line = source.lines.line(files[source.path], key)
+            if not _is_of(line, key):
+                raise UsageError(f"{source.path}: it was written anew while it was read: merge again.")
             yield line if line.endswith(b"\n") else line + b"\n"
     finally:
         for file in files.values():
             file.close()
+
+
+def _is_of(line: bytes, key: str) -> bool:
+    """Whether the line is still the one that the index knows."""
+    try:
+        found = peek(line.rstrip(b"\n"))
+    except LineError:
+        return False
+    return not isinstance(found, Run) and found.case.key == key

@@ -34,6 +34,7 @@ class Place:
     calibrated: bool
     detail: str
     provenance: Mapping[str, Any]
+    module: tuple[str, str | None]  # the mechanism, and the network that it stands in
 
 
 class Lines(Mapping[str, Record]):
@@ -146,7 +147,9 @@ def load(path: Path) -> Stored:
             places.pop(key, None)
             made = _shared(known, found.provenance)
             there = (found.counted, found.timed, found.calibrated)
-            places[key] = Place(number, at, len(line), found.status, *there, found.detail, made)
+            host = None if found.case.host is None else found.case.host.host
+            module = (found.case.mechanism, host)
+            places[key] = Place(number, at, len(line), found.status, *there, found.detail, made, module)
     return Stored(tuple(runs), Lines(path, places), few(said))
 
 

@@ -189,7 +189,7 @@ def _sync_folder(folder: Path) -> None:
 def held(path: Path) -> Iterator[bool]:
     """Nobody appends to the store meanwhile. False where a run is writing it; one that is not there needs no holding."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # an exclusive lock on NFS wants a file that is open for writing
     except OSError:
         yield True
         return

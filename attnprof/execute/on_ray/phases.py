@@ -18,7 +18,7 @@ from attnprof.execute.on_ray.measuring import Measuring, with_their_cases
 from attnprof.execute.on_ray.tasks import predictor_from_json
 from attnprof.execute.options import Listener, Options, Progress
 from attnprof.execute.tracing import with_provenance
-from attnprof.profiling.provenance import code
+from attnprof.profiling.provenance import code, source_hash
 from attnprof.records import Case, Memory, Record, to_json
 
 _CHUNKS = 4  # per core: the cores end together
@@ -28,7 +28,7 @@ _CHUNK = (8, 64)  # cases: a child per chunk costs 0.1 s; what a lost task has d
 def run_cases(cases: Sequence[Case], options: Options | None = None, progress: Listener | None = None) -> Iterator[Record]:
     """One record per distinct case, as soon as it is final. The process must be `connected`. See `attnprof.execute`."""
     options, listener = options or Options(), progress or (lambda _: None)
-    nodes = _nodes(options, listener)
+    nodes = _nodes(cases, options, listener)
     phases = run.Phases(partial(trace_all, nodes), partial(calibrate_all, nodes), partial(measure_all, nodes))
     yield from run.run_cases(cases, options, listener, phases)
 
@@ -45,15 +45,26 @@ def resolve_device(wanted: str) -> tuple[str, str]:
     return "cuda:0", ""
 
 
-def _nodes(options: Options, listener: Listener) -> list[Node]:
-    """The nodes that run the driver's code; the others are left out, each with the reason."""
+def _nodes(cases: Sequence[Case], options: Options, listener: Listener) -> list[Node]:
+    """The nodes that run the driver's code and the user's; the others are left out, each with the reason."""
     ours, found = code(), []
-    for lane, answer in ask_each([Lane((node,)) for node in live_nodes()], {"op": "greet"}, options, listener):
+    own = {module_of(case): source_hash(*module_of(case)) for case in cases if case.imported}
+    order = {"op": "greet", "modules": list(own)}
+    for lane, answer in ask_each([Lane((node,)) for node in live_nodes()], order, options, listener):
         (node,) = lane.nodes
         if isinstance(answer, str):
             listener(Progress("warning", text=f"node {node.name} is left out: {answer}"))
         elif answer["code"]["attnprof"] != ours["attnprof"]:
             listener(Progress("warning", text=f"node {node.name} is left out: its attnprof is not the driver's"))
+        elif answer["sources"] != list(own.values()):
+            pairs = zip(own.items(), answer["sources"], strict=True)
+            name, there = next(((mechanism, there) for ((mechanism, _), here), there in pairs if there != here))
+            text = f"its {name} is not the driver's" if there else f"it has no {name}"
+            listener(
+                Progress(
+                    "warning", text=f"node {node.name} is left out: {text} (the same file at the same place on every node)"
+                )
+            )
         else:
             if answer["code"]["torch"] != ours["torch"]:
                 torches = f"torch {answer['code']['torch']}, the driver {ours['torch']}"
@@ -62,6 +73,11 @@ def _nodes(options: Options, listener: Listener) -> list[Node]:
     if not found:
         raise AttnprofError("no node of the Ray cluster can run attnprof: install the same version on every node.")
     return sorted(found, key=lambda node: node.id)
+
+
+def module_of(case: Case) -> tuple[str, str | None]:
+    """The import paths of a case: its mechanism, and the network that it stands in."""
+    return case.mechanism, None if case.host is None else case.host.host
 
 
 def trace_all(nodes: Sequence[Node], cases: Sequence[Case], options: Options, listener: Listener) -> Iterator[Record]:

@@ -24,7 +24,7 @@ from attnprof.execute.child import close_server
 from attnprof.execute.options import Listener, Options, Progress
 from attnprof.execute.predict import Predictor, Rates
 from attnprof.execute.tracing import trace_all
-from attnprof.profiling.provenance import code
+from attnprof.profiling.provenance import code, source_hash
 from attnprof.records import case_from_json, record_from_json, to_json
 
 _GPUS = "CUDA_VISIBLE_DEVICES"
@@ -78,7 +78,8 @@ def _greet(order: Mapping[str, Any], options: Options, listener: Listener) -> di
         machine = boot.read_text(encoding="ascii")
     except OSError:
         machine = platform.node()
-    return {"host": hashlib.sha256(machine.encode()).hexdigest()[:12], "code": code()}
+    sources = [source_hash(mechanism, host) for mechanism, host in order["modules"]]
+    return {"host": hashlib.sha256(machine.encode()).hexdigest()[:12], "code": code(), "sources": sources}
 
 
 def _trace(order: Mapping[str, Any], options: Options, listener: Listener) -> dict[str, Any]:

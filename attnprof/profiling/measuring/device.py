@@ -13,7 +13,7 @@ import platform
 import re
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,29 @@ def available_bytes() -> int:
         available = facts["MemAvailable"]
     except (OSError, KeyError):
         available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+    for limit, used in _limits():
         with contextlib.suppress(OSError, ValueError):
-            root = Path("/sys/fs/cgroup")
-            left = int((root / limit).read_text(encoding="ascii")) - int((root / used).read_text(encoding="ascii"))
+            left = int(limit.read_text(encoding="ascii")) - int(used.read_text(encoding="ascii"))
             available = min(available, max(left, 0))
     return available
+
+
+def _limits(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Iterator[tuple[Path, Path]]:
+    """(limit, use) of memory of this process's control group and of all above it: a Slurm job has one of its own."""
+    lines: list[str] = []
+    with contextlib.suppress(OSError):
+        lines = own.read_text(encoding="utf-8").splitlines()
+    for line in lines or ["0::/"]:
+        _, controllers, path = line.split(":", 2)
+        newer = not controllers
+        if not newer and "memory" not in controllers.split(","):
+            continue
+        top = root if newer else root / "memory"
+        names = ("memory.max", "memory.current") if newer else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        group = top / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder == top or top in folder.parents:
+                yield folder / names[0], folder / names[1]
 
 
 def free_bytes(device: str) -> int:
