@@ -209,6 +209,7 @@ def test_cases_that_failed_or_are_missing_are_exit_5_and_nothing_is_exit_3(tmp_p
     found = merge(lacking)
     assert found.return_value == 5
     assert "1 of 2 cases have no record" in found.stderr
+    assert "1 of 2 cases have no record" in found.stdout, "a table that is read later says so too"
     (tmp_path / "empty").mkdir()
     assert code_of("merge", str(tmp_path / "empty")) == 3
     assert code_of("merge", str(tmp_path / "nowhere")) == 2

@@ -603,6 +603,7 @@ def test_imports_that_no_pattern_allows_are_all_named() -> None:
     assert str(caught.value).splitlines() == [
         "x.yaml:4: 'mypkg.blocks:A' is code of your own: to run it, pass --allow-import 'mypkg.blocks:A'.",
         "x.yaml:5: './own/mine.py:B' is code of your own: to run it, pass --allow-import './own/mine.py:B'.",
+        *(f"--allow-import '{pattern}' matches nothing in this spec." for pattern in ("other.*", "blocks:A", "MYPKG.*")),
     ]
     with pytest.raises(UsageError, match=r"x\.yaml:5"):
         spec.check_import_permission(IMPORTS, ["mypkg.*"])

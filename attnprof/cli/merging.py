@@ -39,18 +39,18 @@ def merge_command(runs: tuple[Path, ...], out: Path | None, formats: str, as_jso
     folder = out or (runs[0] if runs[0].is_dir() else runs[0].parent)
     merged = _merge(runs, folder, quiet)
     records: list[Record] = []
-    for path in merged:
-        records += _report(path, chosen, as_json, quiet)
+    for path, (_, missing) in merged.items():
+        records += _report(path, missing, chosen, as_json, quiet)
     if as_json:
         from attnprof.report import json
 
-        echo_json(json.data(records, "" if len(merged) > 1 else next(iter(merged.values())).name))
+        echo_json(json.data(records, "" if len(merged) > 1 else next(iter(merged.values()))[0].name))
     there = {record.case.key for record in records}
-    complete = all(key in there for run in merged.values() for key in run.keys)
+    complete = all(key in there for run, _ in merged.values() for key in run.keys)
     return 0 if complete and all(record.status == "ok" for record in records) else 5
 
 
-def _merge(runs: Sequence[Path], folder: Path, quiet: bool) -> dict[Path, Run]:
+def _merge(runs: Sequence[Path], folder: Path, quiet: bool) -> dict[Path, tuple[Run, tuple[str, ...]]]:
     """Write one store per name of a run. What lies at its place already is one of the sources, the last one."""
     from attnprof import report
     from attnprof.store import merging
@@ -70,7 +70,8 @@ def _merge(runs: Sequence[Path], folder: Path, quiet: bool) -> dict[Path, Run]:
         stores.sort(key=lambda item: item[0].resolve().parent == folder.resolve() and _is_target(item))
         for name, sources in merging.sources_of(stores).items():
             merged = merging.merge(sources)
-            for text in (*merged.warnings, *merging.missing(merged)) if not quiet else ():
+            missing = merging.missing(merged)
+            for text in (*merged.warnings, *missing) if not quiet else ():
                 say(f"warning: {text}.")
             path = folder / f"{report.file_stem(name)}.jsonl"
             if path.resolve() in busy:
@@ -80,7 +81,7 @@ def _merge(runs: Sequence[Path], folder: Path, quiet: bool) -> dict[Path, Run]:
                 merging.write(merged, path)
             except OSError as error:
                 raise UsageError(f"{path}: cannot be written: {error.strerror or error}: give another --out.") from error
-            written[path] = merged.run
+            written[path] = (merged.run, missing)
     return written
 
 
@@ -119,7 +120,7 @@ def _loaded(paths: Iterable[Path], quiet: bool) -> list[tuple[Path, Stored]]:
     return found
 
 
-def _report(path: Path, formats: Sequence[str], as_json: bool, quiet: bool) -> list[Record]:
+def _report(path: Path, missing: Sequence[str], formats: Sequence[str], as_json: bool, quiet: bool) -> list[Record]:
     """Write the reports of a merged store, print its tables."""
     from attnprof import report, store
     from attnprof.report import console
@@ -128,10 +129,12 @@ def _report(path: Path, formats: Sequence[str], as_json: bool, quiet: bool) -> l
     run = stored.runs[-1]
     report.check_size(formats, len(run.keys))
     records, _ = stored.some(run.keys, outlined=not as_json and not {"html", "figure"} & {*formats})
-    meta = report.Meta(run.name, run.baseline, run.metrics or report.Meta("").metrics, source=run.source, commit=run.commit)
+    metrics = run.metrics or report.Meta("").metrics
+    lacking = tuple(f"{text}." for text in missing)
+    meta = report.Meta(run.name, run.baseline, metrics, source=run.source, commit=run.commit, missing=lacking)
     written = write_reports(records, meta, formats, path.parent, stored.each(run.keys, []))
     if not as_json:
-        table = report.build(records, name=run.name, baseline=run.baseline, metrics=meta.metrics)
+        table = report.build_as(records, meta)
         click.echo(console.render(table), nl=False)
     if not quiet:
         say("wrote " + ", ".join(str(file) for file in [*written, path]))

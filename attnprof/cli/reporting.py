@@ -14,7 +14,7 @@ from attnprof.errors import NothingSelectedError, UsageError
 if TYPE_CHECKING:
     from attnprof.records import Record
     from attnprof.report import Meta
-    from attnprof.store import Stored
+    from attnprof.store import Run, Stored
 
 
 @click.command("report")
@@ -78,7 +78,7 @@ def report_command(run: Path, formats: str, out: Path | None, everything: bool, 
             raise NothingSelectedError(f"{path}: the last run of the store has no record yet.")
         missing = len(wanted) - len(records)
         if missing:
-            say(f"warning: {path}: {missing} of {len(wanted)} cases have no record yet: `attnprof run --resume` goes on.")
+            say(f"warning: {path}: {missing} of {len(wanted)} cases have no record yet: {_how_to_go_on(last)}.")
         meta = report.Meta(
             shard_name(last.name, last.shard, last.of),
             last.baseline,
@@ -87,6 +87,7 @@ def report_command(run: Path, formats: str, out: Path | None, everything: bool, 
             look["sort"],
             report.Look(look["highlight"], look["latex"], look["standalone"], look["wide"]),
             *(("", "") if everything else (last.source, last.commit)),
+            (f"{missing} of {len(wanted)} cases have no record yet",) if missing else (),
         )
         damaged: list[str] = []
         for file in write_reports(records, meta, chosen, out or path.parent, stored.each(wanted, damaged)):
@@ -104,7 +105,18 @@ def write_reports(
     try:
         return report.write(records, meta, formats, folder, whole)
     except OSError as error:
-        raise UsageError(f"{error.filename or folder}: cannot be written: {error.strerror or error}.") from error
+        raise UsageError(
+            f"{error.filename or folder}: cannot be written: {error.strerror or error}. The records are in the store: once "
+            f"there is room, `attnprof report {folder}` writes the reports."
+        ) from error
+
+
+def _how_to_go_on(run: Run) -> str:
+    """What gives the missing cases their records."""
+    if run.of is None:
+        return "`attnprof run --resume` goes on"
+    shards = "this shard" if run.shard is not None else "the shards"
+    return f"run {shards} again with --resume" + ("" if run.shard is not None else ", then merge")
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -76,7 +76,10 @@ def run_command(specs: tuple[str, ...], **options: Any) -> int:
     with joined(options["executor"], options["ray_address"], options["quiet"]):
         planned = _planned(parsed, options)
         if options["dry_run"]:
-            _list([(spec, _own(cases, options)) for spec, cases in planned], options["as_json"])
+            own = [(spec, _own(cases, options)) for spec, cases in planned]
+            _list(own, options["as_json"])
+            if not any(cases for _, cases in own):
+                say("no block falls to this shard: it would do nothing.")
             return 0
         for spec, cases in planned:
             report.check_size(formats, len(cases))
@@ -163,7 +166,7 @@ def _run_one(spec: Any, cases: Sequence[Case], options: dict[str, Any], formats:
     path = _prepare(folder, stem)
     asked = plan.shards(cases, of) if of else dict.fromkeys((case.key for case in cases), 0)
     asked = {case.key: asked[case.key] for case in cases}  # in the order of the plan
-    cases = _own(cases, options)
+    every, cases = cases, _own(cases, options)
     made_from = source_of(spec.source, options["overrides"]), commit_of(spec.source)
     cut = (shard, of, tuple(asked.values())) if of else ()
     run = store.Run(spec.name, tuple(asked), spec.baseline, tuple(spec.metrics), *made_from, *cut)
@@ -173,7 +176,11 @@ def _run_one(spec: Any, cases: Sequence[Case], options: dict[str, Any], formats:
         larger = len(stored.records.keys() | set(run.own)) if stored.records.keys() - set(run.own) else 0
         writer.append(run)
         if not cases:
-            say(f"no block of {spec.name} falls to shard {shard}/{of}: there is nothing to do, and {path} says so.")
+            blocks = len(plan.blocks(every))
+            say(
+                f"no block of {spec.name} falls to shard {shard}/{of} (blocks in all: {blocks}): there is nothing to do, and "
+                f"{path} says so."
+            )
             return []
         found, interrupted = _execute(spec, [case for case in cases if case.key not in kept], options, writer)
         by_key = kept | found

@@ -22,7 +22,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from attnprof.errors import UsageError
@@ -75,7 +75,8 @@ class Meta:
     """What a report needs to know beside its records: the spec's name, the baseline's label, the metrics, how it is to look.
 
     `columns`: metrics, METRIC.value, METRIC.delta, METRIC.ratio, or ratio and delta for all; in place of `metrics`, all their
-    columns. `source` is the hash of the spec's text and `commit` that of its repository where they are known.
+    columns. `source` is the hash of the spec's text and `commit` that of its repository where they are known. `missing`:
+    sentences on cases that have no record, the first of the notes.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Meta:
     look: Look = field(default_factory=Look)
     source: str = ""
     commit: str = ""
+    missing: Sequence[str] = ()
 
 
 def check_formats(formats: Iterable[str]) -> tuple[str, ...]:
@@ -119,7 +121,7 @@ def file_stem(name: str) -> str:
 
 def build_as(records: Sequence[Record], meta: Meta) -> Report:
     """The report that `meta` describes. Raises UsageError for columns that do not exist or cannot be sorted by."""
-    return build(
+    report = build(
         records,
         name=meta.name,
         baseline=meta.baseline,
@@ -130,6 +132,7 @@ def build_as(records: Sequence[Record], meta: Meta) -> Report:
         source=meta.source,
         commit=meta.commit,
     )
+    return replace(report, notes=(*meta.missing, *report.notes)) if meta.missing else report
 
 
 def check_size(formats: Iterable[str], cases: int) -> None:

@@ -153,6 +153,9 @@ def check_import_permission(spec: Spec, patterns: Sequence[str]) -> None:
             which = f" ({path.rpartition(':')[0]})" if path != written else ""
             refused.append(f"{where}'{written}'{which} is code of your own: to run it, pass --allow-import '{written}'.")
     if refused:
+        every = [text for path, written, _ in imports_of(spec) for text in (_canonical(written), _canonical(path))]
+        idle = [pattern for pattern in patterns if not any(_allows(pattern, text) for text in every)]
+        refused += [f"--allow-import '{pattern}' matches nothing in this spec." for pattern in idle]
         raise UsageError("\n".join(refused))
 
 

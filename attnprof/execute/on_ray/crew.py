@@ -181,6 +181,8 @@ def require_head() -> None:
 
 def _death(error: BaseException) -> str:
     """How Ray names what happened, and the first sentence of what it says: further on stand addresses."""
+    if type(error).__name__ == "TaskUnschedulableError":
+        return "the node is gone"
     said = " ".join(str(error).split()).partition(". ")[0].rstrip(".")[:200]
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
