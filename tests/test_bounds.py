@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from attnprof import report
-from attnprof.__main__ import main
 from attnprof.cli import roofline as command
 from attnprof.errors import SpecError, UsageError
 from attnprof.profiling import bounds, rates
@@ -25,6 +24,7 @@ from attnprof.records import Case, Counts, OpCost, Record, Shape, TensorSpec, Ti
 from attnprof.report import csv as tidy
 from attnprof.report import metrics
 from attnprof.report import roofline as printed
+from tests.command import exit_code
 
 # 100 MACs, 50 element-wise FLOPs and 1000 bytes per second; float16 four times as fast; 2 s from call to call.
 RATES = Rates(
@@ -712,20 +712,6 @@ measure: {device: none}
 """
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """`attnprof ARGS...` in this process: its exit code."""
-
-    def call(*args: str | Path) -> int:
-        monkeypatch.setattr(sys, "argv", ["attnprof", *map(str, args)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        assert isinstance(caught.value.code, int)
-        return caught.value.code
-
-    return call
-
-
 def written(folder: Path) -> Mapping[str, str]:
     rows = [line.split(",") for line in (folder / "bound.csv").read_text(encoding="utf-8").splitlines()]
     at = {name: rows[0].index(name) for name in ("label", "metric", "value")}
@@ -733,41 +719,37 @@ def written(folder: Path) -> Mapping[str, str]:
     return {row[at["label"]]: row[at["value"]] for row in picked}
 
 
-def test_a_run_on_no_device_is_bound_by_the_one_its_spec_names(
-    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_on_no_device_is_bound_by_the_one_its_spec_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec, out = tmp_path / "bound.yaml", tmp_path / "out"
     spec.write_text(SPEC + "bounds: h100-sxm\n", encoding="utf-8")
-    assert run("run", spec, "--out", out, "-q") == 0
+    assert exit_code("run", spec, "--out", out, "-q") == 0
     h100 = rates.published("h100-sxm").rates
     # se[16]: 2 * 16 * 1 MACs; 2 * 16 weights and a 16 x 9 x 9 input of four bytes
     assert float(written(out)["se"]) == pytest.approx(max(32 / h100.macs_per_s["float32"], 4 * (32 + 1296) / h100.bytes_per_s))
     assert "Rates (published peaks at 1980 MHz, h100-sxm)" in capsys.readouterr().out
     before = dict(written(out))
     (out / "bound.csv").unlink()
-    assert run("report", out, "--format", "csv") == 0
+    assert exit_code("report", out, "--format", "csv") == 0
     assert dict(written(out)) == before
     capsys.readouterr()
-    assert run("run", spec, "--out", out, "-q", "--resume", "--set", "bounds=a100-sxm-40gb") == 0
+    assert exit_code("run", spec, "--out", out, "-q", "--resume", "--set", "bounds=a100-sxm-40gb") == 0
     assert float(written(out)["se"]) > float(before["se"])  # taken from the store, bound anew
 
 
-def test_a_run_without_rates_says_so_and_goes_on(
-    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_without_rates_says_so_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = tmp_path / "bound.yaml"
     spec.write_text(SPEC, encoding="utf-8")
-    assert run("run", spec, "--out", tmp_path / "out", "-q") == 0
+    assert exit_code("run", spec, "--out", tmp_path / "out", "-q") == 0
     assert f"(1) {bounds.NO_DEVICE}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("args", [("run", "--device", "none"), ("validate",)])
 def test_a_device_that_is_not_there_is_said_before_anything_runs(
-    run: Callable[..., int], args: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    args: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = tmp_path / "bound.yaml"
     spec.write_text(SPEC + "bounds: h100\n", encoding="utf-8")
-    assert run(args[0], spec, *args[1:]) == 2
+    assert exit_code(args[0], spec, *args[1:]) == 2
     assert f"{spec}: bounds: no device is called 'h100': did you mean 'h100-sxm' or 'h100-pcie'?" in capsys.readouterr().err
 
 

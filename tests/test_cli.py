@@ -9,17 +9,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from attnprof import mechanisms, store
-from attnprof.__main__ import main
 from attnprof.cli import _COMMANDS
 from attnprof.records import SCHEMA_VERSION, Record, record_from_json
+from tests.command import Call, caller, process
 
 FAULTY = Path(__file__).parent / "faulty.py"
 NAMES = [(family, name) for family, names in mechanisms.names().items() for name in names]
@@ -55,45 +54,12 @@ class Hoards(Mine):
 """
 
 
-@dataclass(frozen=True)
-class Done:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.out)
-        return found
-
-
-Call = Callable[..., Done]
-
-
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
     """`attnprof ARGS...` in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*args: str | Path) -> Done:
-        monkeypatch.setattr(sys, "argv", ["attnprof", *map(str, args)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        assert isinstance(caught.value.code, int)
-        return Done(caught.value.code, captured.out, captured.err)
-
-    return run
-
-
-def process(*args: str | Path, cwd: Path) -> Done:
-    """`python -m attnprof ARGS...`."""
-    command = [sys.executable, "-m", "attnprof", *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
-    return Done(done.returncode, done.stdout, done.stderr)
+    return caller(capsys)
 
 
 @pytest.fixture
@@ -467,7 +433,7 @@ def test_a_second_run_measures_nothing_again(call: Call, tiny: Path, out: Path, 
     assert "[trace" not in done.err
     assert "[measure" not in done.err
     assert ("continued (4 of 4" in done.err) == (not flags)
-    assert lines_of_kind(out / "tiny.jsonl", "record") == CASES
+    assert lines_of_kind(out / "tiny.jsonl", "record") == 2 * CASES  # once counted, once measured
     assert (out / "tiny.csv").read_text() == before
     assert (out / "notes.txt").read_text() == "mine"
     assert (out / "other.jsonl").read_text() == "no store\n"
@@ -582,13 +548,13 @@ def test_a_torn_last_line_is_said_and_that_case_runs_again(call: Call, tiny: Pat
     path.write_bytes(path.read_bytes()[:-200])
     done = call("run", tiny, "--device", "cpu", "--out", out)
     assert done.code == 0
-    assert "warning: tiny.jsonl:5: the last line is torn" in done.err
-    assert "[trace 1/1]" in done.err
+    assert f"warning: tiny.jsonl:{1 + 2 * CASES}: the last line is torn" in done.err
+    assert "1 more is counted and not measured: it is not counted again." in done.err
     assert "[measure 1/1]" in done.err
     stored = store.load(path)
     assert stored.warnings == ()
     assert all(is_measured(record) for record in stored.records.values())
-    assert lines_of_kind(path, "record") == CASES
+    assert lines_of_kind(path, "record") == 2 * CASES
 
 
 def test_a_damaged_store_is_refused_and_kept(call: Call, tiny: Path, out: Path) -> None:
@@ -618,7 +584,7 @@ def test_an_interrupted_run_goes_on_with_resume(call: Call, tiny: Path) -> None:
         preexec_fn=hear_interrupts,  # noqa: PLW1509
     )
     path = tiny.parent / "out" / "tiny.jsonl"
-    while not path.exists() or path.read_text().count("\n") < 3:  # the run, and the two cases of the first block
+    while not path.exists() or path.read_text().count("\n") < 1 + CASES + 2:  # the run, all counted, the first block measured
         assert child.poll() is None
         time.sleep(0.02)
     child.send_signal(signal.SIGINT)
@@ -635,10 +601,11 @@ def test_an_interrupted_run_goes_on_with_resume(call: Call, tiny: Path) -> None:
 
     done = call("run", tiny, "--device", "cpu", "--out", "out", "--resume")
     assert done.code == 0
-    assert "[trace 2/2]" in done.err
+    assert "2 more are counted and not measured: they are not counted again." in done.err
+    assert "[trace" not in done.err
     assert "[measure 2/2]" in done.err
     assert all(is_measured(record) for record in store.load(path).records.values())
-    assert lines_of_kind(path, "record") == CASES + 2
+    assert lines_of_kind(path, "record") == 2 * CASES
     assert "interrupted" not in done.out
 
 
@@ -660,11 +627,17 @@ def test_reports_come_from_the_folder_or_from_the_store(call: Call, measured: Pa
 
 def test_a_report_says_what_an_unfinished_run_lacks(call: Call, out: Path) -> None:
     path = out / "tiny.jsonl"
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))
+    done = call("report", path, "--format", "csv")
+    assert done.code == 0
+    assert "1 of 4 cases are counted and not measured yet: `attnprof run --resume` goes on" in done.err
+    key = json.loads(lines[-1])["record"]["case"]["key"]
+    path.write_text("".join(line for line in lines if key not in line or '"kind":"run"' in line))
     done = call("report", path)
     assert done.code == 0
-    assert "1 of 4 cases have no record yet" in done.err
-    path.write_text(path.read_text().splitlines(keepends=True)[0])
+    assert "1 of 4 cases have no record yet: `attnprof run --resume` goes on" in done.err
+    path.write_text(lines[0])
     assert call("report", path).code == 3
 
 

@@ -16,7 +16,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnprof.__main__ import main as attnprof_main
 from attnprof.errors import SpecError, UsageError
 from attnprof.execute import Options
 from attnprof.execute.crosscheck import attach, crosscheck_cases
@@ -26,6 +25,7 @@ from attnprof.profiling.crosscheck.explain import Item, Ran, Tally, judge
 from attnprof.profiling.crosscheck.names import EVERY, expand
 from attnprof.records import Case, Opinion, Record, Shape, record_from_json, to_json
 from attnprof.spec import parse_text
+from tests.command import exit_code
 from tests.crosscheck_page import page
 from tests.peers import PEERS
 
@@ -34,16 +34,6 @@ PLACES = HEIGHT * WIDTH
 PAIRS = 2 * PLACES**2 * CHANNELS  # scores and weighted sums of an attention over all places
 FLASH = "_scaled_dot_product_flash_attention_for_cpu"
 SHAPE = Shape(1, 16, 6, 5)
-
-
-def main(arguments: list[str]) -> int:
-    """`attnprof ARGUMENTS` in this process: its exit code."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["attnprof", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            attnprof_main()
-    assert isinstance(caught.value.code, int)
-    return caught.value.code
 
 
 def opinions(name: str, batch: int = 1) -> dict[str, Opinion]:
@@ -479,8 +469,8 @@ def test_an_unexplained_difference_is_an_exit_code_where_asked(
 
     monkeypatch.setattr("attnprof.execute.crosscheck.crosscheck_cases", cases)
     arguments = ["crosscheck", "se", "--hw", "5x5", "--channels", "16", "-q"]
-    assert main([*arguments, "--strict"]) == code
-    assert main(arguments) == 0, "only where asked"
+    assert exit_code(*arguments, "--strict") == code
+    assert exit_code(*arguments) == 0, "only where asked"
     assert status in capsys.readouterr().out
 
 
@@ -521,7 +511,7 @@ def test_run_and_report_show_the_cross_check(tmp_path: Path, capsys: pytest.Capt
     """In the console, md, csv and json; `report` writes it again from the store, `--resume` asks nobody again."""
     (tmp_path / "s.yaml").write_text(SPEC.format(counters="[fvcore, torch]"))
     out = tmp_path / "out"
-    assert main(["run", str(tmp_path / "s.yaml"), "--out", str(out), "--format", "md,csv,json", "-q"]) == 0
+    assert exit_code("run", str(tmp_path / "s.yaml"), "--out", str(out), "--format", "md,csv,json", "-q") == 0
     printed = capsys.readouterr().out
     assert "Cross-check" in printed
     assert all(len(line) <= 80 for line in printed.splitlines())
@@ -539,10 +529,10 @@ def test_run_and_report_show_the_cross_check(tmp_path: Path, capsys: pytest.Capt
     assert {len(found) for found in checked.values()} == {3}
     assert set(checked) == {"se", "nonlocal"}
     (out / "checked.md").unlink()
-    assert main(["report", str(out), "--format", "md"]) == 0
+    assert exit_code("report", str(out), "--format", "md") == 0
     assert (out / "checked.md").read_text() == marked
     size = (out / "checked.jsonl").stat().st_size
-    assert main(["run", str(tmp_path / "s.yaml"), "--out", str(out), "--resume", "-q"]) == 0
+    assert exit_code("run", str(tmp_path / "s.yaml"), "--out", str(out), "--resume", "-q") == 0
     added = (out / "checked.jsonl").read_bytes()[size:].splitlines()
     assert [json.loads(line)["kind"] for line in added] == ["run"]
 
@@ -568,7 +558,7 @@ def test_records_with_and_without_opinions_survive_json() -> None:
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["crosscheck", "nonlocal", "mhsa", "--hw", "6x5", "--channels", "16", "-q"]
-    assert main([*arguments, "--json"]) == 0
+    assert exit_code(*arguments, "--json") == 0
     data = json.loads(capsys.readouterr().out)
     assert [entry["mechanism"] for entry in data["crosscheck"]] == ["spatial/nonlocal", "spatial/mhsa"]
     for entry in data["crosscheck"]:
@@ -577,12 +567,12 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
         for opinion in entry["counters"]:
             assert set(opinion) == {"counter", "status", "macs", "error", "missed", "extra", "sentence", "warnings", "seconds"}
             assert opinion["sentence"]
-    assert main([*arguments, "--counters", "torch"]) == 0
+    assert exit_code(*arguments, "--counters", "torch") == 0
     printed = capsys.readouterr().out
     assert "torch real" in printed
     assert "fvcore" not in printed
     assert all(len(line) <= 80 for line in printed.splitlines())
-    assert main([*arguments, "--counters", "thop"]) == 2
+    assert exit_code(*arguments, "--counters", "thop") == 2
 
 
 SECRET = """\
@@ -612,7 +602,7 @@ def test_what_is_not_counted_is_said_in_every_format(tmp_path: Path, capsys: pyt
     spec = f'name: loud\ninput: {{channels: 16, hw: 6x5}}\nmechanisms: [se, {{import: "{path}"}}]\nmodes: inference\n'
     (tmp_path / "s.yaml").write_text(spec + "metrics: [macs, flops]\nmeasure: {device: none}\n")
     formats = ["--format", "md,csv,json", "--allow-import", "*", "-q"]
-    assert main(["run", str(tmp_path / "s.yaml"), "--out", str(tmp_path / "out"), *formats]) == 0
+    assert exit_code("run", str(tmp_path / "s.yaml"), "--out", str(tmp_path / "out"), *formats) == 0
     assert f"(1) NOT COUNTED, no formula: {op} 1" in capsys.readouterr().out
     marked = (tmp_path / "out" / "loud.md").read_text().replace(chr(92), "")
     assert f"(1) NOT COUNTED, no formula: {op} 1" in marked
@@ -622,12 +612,12 @@ def test_what_is_not_counted_is_said_in_every_format(tmp_path: Path, capsys: pyt
     records = json.loads((tmp_path / "out" / "loud.json").read_text())["records"]
     assert [record["counts"]["uncounted"] for record in records] == [{}, {op: 1}]
     at = ["--hw", "6x5", "--channels", "16"]
-    assert main(["compare", "se", path, *at, "--device", "none", "--mode", "inference", "--force", "-q"]) == 0
+    assert exit_code("compare", "se", path, *at, "--device", "none", "--mode", "inference", "--force", "-q") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert said.count(f"(Blind: NOT COUNTED, no formula: {op} 1)") == 2
-    assert main(["explain", path, *at, "--mode", "inference"]) == 0
+    assert exit_code("explain", path, *at, "--mode", "inference") == 0
     assert f"Not counted (no formula), calls: {op} 1" in " ".join(capsys.readouterr().out.split())
-    assert main(["crosscheck", path, *at, "--counters", "attnprof", "-q"]) == 0
+    assert exit_code("crosscheck", path, *at, "--counters", "attnprof", "-q") == 0
     assert f"Not counted by the trace (no formula): {op} 1" in " ".join(capsys.readouterr().out.split())
 
 

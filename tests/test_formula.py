@@ -19,8 +19,9 @@ from attnprof.profiling.forms import Form, Forms, Piece, kept
 from attnprof.profiling.forms.expression import ExpressionError, compile_text, compile_texts
 from attnprof.records import MODES, SCHEMA_VERSION, Case, Placement, Record, Shape
 from attnprof.report import formula as report
+from tests.command import Call
 from tests.kept_by_hand import NONLOCAL, forms_of_nonlocal, write
-from tests.test_cli import MINE, Call, call
+from tests.test_cli import MINE, call
 
 __all__ = ["call"]  # the fixture
 

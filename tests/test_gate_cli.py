@@ -8,17 +8,15 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from attnprof.__main__ import main
 from attnprof.cli.progress import coloured
 from attnprof.gate import baseline
 from attnprof.report.text import width
+from tests.command import Call, caller
 from tests.test_gate import check_junit
 
 MINE = """\
@@ -50,21 +48,6 @@ BASE = ("--baseline", "base.json")
 ALLOW = ("--allow-import", "*mine.py:Mine")
 
 
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.out)
-        return found
-
-
-Call = Callable[..., Done]
-
-
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
     """`attnprof ARGS...` in this process, in an empty folder, outside of any CI."""
@@ -72,16 +55,7 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
     for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE"):
         monkeypatch.delenv(name, raising=False)
 
-    def run(*args: str | Path) -> Done:
-        monkeypatch.setattr(sys, "argv", ["attnprof", *map(str, args)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        assert isinstance(caught.value.code, int)
-        return Done(caught.value.code, captured.out, captured.err)
-
-    return run
+    return caller(capsys)
 
 
 @pytest.fixture(scope="module")

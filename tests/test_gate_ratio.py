@@ -20,8 +20,9 @@ from attnprof.gate.ratios import PASSED, REGRESSED, UNDECIDED, Held, Ratios, dec
 from attnprof.gate.rows import Outcome, Reason, Row
 from attnprof.gate.timing import Options
 from attnprof.records import ALONE, NOT_MEASURED_BUDGET, Case, Placement, Record, Shape, Timing
+from tests.command import Call
 from tests.test_gate import check_junit
-from tests.test_gate_cli import MINE, Call, call, edit
+from tests.test_gate_cli import MINE, call, edit
 
 __all__ = ["call"]  # the fixture
 

@@ -14,7 +14,8 @@ from attnprof.records import ALONE, Case, Counts, Placement, Record, Shape, Timi
 from attnprof.report import build, compare, csv, deltas, markdown
 from attnprof.spec import Network
 from attnprof.spec.imports import check_imported_files
-from tests.test_cli import Call, Done, call  # noqa: F401  the fixture
+from tests.command import Call, Done
+from tests.test_cli import call  # noqa: F401  the fixture
 from tests.test_placing import NETWORKS
 
 GOOD = "input: {hw: 33x33}\nmechanisms: [se, eca]\n"

@@ -12,11 +12,11 @@ import click
 import pytest
 
 from attnprof import report, store
-from attnprof.__main__ import main as attnprof_main
 from attnprof.cli.made_from import commit_of, source_of
 from attnprof.cli.reporting import report_command
 from attnprof.errors import UsageError
 from attnprof.report import latex, markdown, table
+from tests.command import exit_code
 from tests.test_report import counts, record, run, timing
 
 ROOT = Path(__file__).parent.parent
@@ -32,16 +32,6 @@ def stored(tmp_path: Path) -> Path:
     for each in members:
         store.append(path, each)
     return path
-
-
-def main(arguments: list[str]) -> int:
-    """`attnprof ARGUMENTS` in this process: its exit code."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["attnprof", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            attnprof_main()
-    assert isinstance(caught.value.code, int)
-    return caught.value.code
 
 
 def shown(built: report.Report) -> list[tuple[str, str]]:
@@ -124,7 +114,7 @@ def test_marks_follow_the_intervals_unless_told_otherwise(highlight: str, marks:
 
 def test_report_writes_every_text_format_from_the_store(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = stored.parent / "out"
-    assert main(["report", str(stored), "--format", "md,csv,json,latex", "--out", str(out), "--columns", "macs,ratio"]) == 0
+    assert exit_code("report", str(stored), "--format", "md,csv,json,latex", "--out", str(out), "--columns", "macs,ratio") == 0
     assert capsys.readouterr().out.split() == [str(out / f"seg{suffix}") for suffix in (".md", ".csv", ".json", ".tex")]
     tex = (out / "seg.tex").read_text(encoding="ascii")
     assert "Spec: SHA-256 abcd." in tex
@@ -134,7 +124,8 @@ def test_report_writes_every_text_format_from_the_store(stored: Path, capsys: py
 
 
 def test_standalone_and_siunitx_reach_the_file(stored: Path) -> None:
-    assert main(["report", str(stored), "--format", "latex", "--standalone", "--latex", "siunitx", "--highlight", "none"]) == 0
+    siunitx = ("--format", "latex", "--standalone", "--latex", "siunitx", "--highlight", "none")
+    assert exit_code("report", stored, *siunitx) == 0
     tex = stored.with_suffix(".tex").read_text(encoding="ascii")
     assert r"\documentclass" in tex
     assert "S[table-format=" in tex
@@ -153,7 +144,7 @@ def test_standalone_and_siunitx_reach_the_file(stored: Path) -> None:
 )
 def test_a_mistake_is_exit_code_2(stored: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str) -> None:
     before = sorted(stored.parent.iterdir())
-    assert main(["report", str(stored), *options]) == 2
+    assert exit_code("report", str(stored), *options) == 2
     assert said in capsys.readouterr().err
     assert sorted(stored.parent.iterdir()) == before
 
@@ -162,11 +153,11 @@ def test_run_writes_latex_and_renews_it(tmp_path: Path, capsys: pytest.CaptureFi
     spec = tmp_path / "tiny.yaml"
     spec.write_text("name: tiny\ninput: {channels: 8, hw: 5x5}\nmodes: inference\nmechanisms: [se]\nmeasure: {device: none}\n")
     arguments = ["run", str(spec), "--out", str(tmp_path / "out"), "-q"]
-    assert main([*arguments, "--format", "md,latex"]) == 0
+    assert exit_code(*arguments, "--format", "md,latex") == 0
     first = (tmp_path / "out" / "tiny.tex").read_text(encoding="ascii")
     assert f"Spec: SHA-256 {source_of(str(spec))}." in first
     (tmp_path / "out" / "tiny-macs.svg").write_text("of the first run")
-    assert main([*arguments[:-1], "--set", "input.hw=7x7"]) == 0
+    assert exit_code(*arguments[:-1], "--set", "input.hw=7x7") == 0
     assert "the figures in" in capsys.readouterr().err
     assert (tmp_path / "out" / "tiny-macs.svg").read_text() == "of the first run"
     second = (tmp_path / "out" / "tiny.tex").read_text(encoding="ascii")

@@ -17,8 +17,8 @@ from attnprof.records import Opinion, Record, Timing
 from attnprof.report import csv as tidy
 from attnprof.report import wide
 from attnprof.report.metrics import METRICS
+from tests.command import exit_code
 from tests.test_report import counts, record, run, timing
-from tests.test_report_options import main
 from tests.test_tidy_csv import HOSTILE
 from tests.test_tidy_csv import back as tidy_back
 
@@ -128,10 +128,10 @@ def test_the_command_writes_it_and_wants_csv(tmp_path: Path, capsys: pytest.Capt
     store.append(path, store.Run("seg", tuple(each.case.key for each in members), "nonlocal", ("macs", "latency"), "", ""))
     for each in members:
         store.append(path, each)
-    assert main(["report", str(tmp_path), "--format", "md,csv", "--wide"]) == 0
+    assert exit_code("report", tmp_path, "--format", "md,csv", "--wide") == 0
     assert len(pd.read_csv(tmp_path / "seg.csv")) == len(members)
-    assert main(["report", str(tmp_path), "--format", "csv"]) == 0
+    assert exit_code("report", tmp_path, "--format", "csv") == 0
     assert len(pd.read_csv(tmp_path / "seg.csv")) == len(members) * 2
     capsys.readouterr()
-    assert main(["report", str(tmp_path), "--format", "md,latex", "--wide"]) == 2
+    assert exit_code("report", tmp_path, "--format", "md,latex", "--wide") == 2
     assert "--wide is about CSV files: add csv to --format." in capsys.readouterr().err

@@ -79,6 +79,10 @@ def report_command(run: Path, formats: str, out: Path | None, everything: bool, 
         missing = len(wanted) - len(records)
         if missing:
             say(f"warning: {path}: {missing} of {len(wanted)} cases have no record yet: {_how_to_go_on(last)}.")
+        waiting = sum(record.status == "interrupted" for record in records)
+        if waiting:
+            what = "cases are counted and not measured yet"
+            say(f"warning: {path}: {waiting} of {len(wanted)} {what}: {_how_to_go_on(last)}.")
         meta = report.Meta(
             shard_name(last.name, last.shard, last.of),
             last.baseline,

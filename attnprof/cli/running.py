@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import tempfile
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import click
 
@@ -15,18 +13,14 @@ from attnprof.cli import echo, echo_json
 from attnprof.cli.bounding import bounded, check
 from attnprof.cli.crosschecking import cross_checked
 from attnprof.cli.executing import EXECUTORS, execution, joined
-from attnprof.cli.interrupts import twice_leaves, undivided
+from attnprof.cli.interrupts import twice_leaves
 from attnprof.cli.made_from import commit_of, source_of
 from attnprof.cli.options import jobs_option, timeout_option
-from attnprof.cli.progress import progress, say
+from attnprof.cli.progress import say
 from attnprof.cli.reporting import write_reports
+from attnprof.cli.resuming import CALIBRATED, execute, reuse
 from attnprof.errors import NothingSelectedError, UsageError
 from attnprof.records import SCHEMA_VERSION, Case, Record, to_json
-
-if TYPE_CHECKING:
-    from attnprof.store import Stored, Writer
-
-_CALIBRATED = "calibrated_memory"  # the metric that asks for it
 
 
 @click.command("run")
@@ -172,7 +166,7 @@ def _run_one(spec: Any, cases: Sequence[Case], options: dict[str, Any], formats:
     run = store.Run(spec.name, tuple(asked), spec.baseline, tuple(spec.metrics), *made_from, *cut)
     with store.writing(path, fresh=options["fresh"]) as writer:
         stored = store.load(path)
-        kept = _reuse(stored, path, cases, options, _CALIBRATED in spec.metrics)
+        kept, counted = reuse(stored, path, cases, options, CALIBRATED in spec.metrics)
         larger = len(stored.records.keys() | set(run.own)) if stored.records.keys() - set(run.own) else 0
         writer.append(run)
         if not cases:
@@ -182,8 +176,9 @@ def _run_one(spec: Any, cases: Sequence[Case], options: dict[str, Any], formats:
                 f"{path} says so."
             )
             return []
-        found, interrupted = _execute(spec, [case for case in cases if case.key not in kept], options, writer)
-        by_key = kept | found
+        todo = [case for case in cases if case.key not in kept]
+        found, interrupted = execute(spec, todo, options, writer, counted)
+        by_key = kept | counted | found
         if spec.counters and not interrupted:
             by_key |= cross_checked(by_key, spec.counters, writer, options)
         records = bounded([by_key[key] for key in run.own if key in by_key], spec, writer)
@@ -203,7 +198,7 @@ def _run_one(spec: Any, cases: Sequence[Case], options: dict[str, Any], formats:
                 f"`attnprof report {folder} --all` writes them all."
             )
     if interrupted:
-        done = sum(record.status != "interrupted" for record in records)
+        done = len(kept) + sum(record.status != "interrupted" for record in found.values())
         say(f"interrupted: {done} of {len(run.own)} cases are done. Run it again with --resume (without --fresh) to go on.")
         raise KeyboardInterrupt
     return records
@@ -219,63 +214,6 @@ def _prepare(folder: Path, stem: str) -> Path:
     except OSError as error:
         raise UsageError(f"--out {folder}: {error.strerror or error}: give --out a folder that can be written.") from error
     return path
-
-
-def _reuse(stored: Stored, path: Path, cases: Sequence[Case], options: dict[str, Any], calibrated: bool) -> dict[str, Record]:
-    """{key: stored record} of what need not run again; `calibrated`: with a calibrated peak, where the case has a device."""
-    from attnprof import store
-    from attnprof.profiling.provenance import remembering
-
-    kept: dict[str, Record] = {}
-    if stored.runs or stored.records:
-        for warning in stored.warnings if not options["quiet"] else ():
-            say(f"warning: {warning}")
-        provenance = remembering()
-        for case in cases:
-            record = store.reusable(stored, case, provenance(case), calibrated)
-            if record is not None:
-                kept[case.key] = dataclasses.replace(record, case=case)
-        if not options["resume"] and not options["quiet"]:
-            say(f"{path} holds a store: continued ({len(kept)} of {len(cases)} cases are there; --fresh starts anew).")
-    return kept
-
-
-def _execute(spec: Any, cases: Sequence[Case], options: dict[str, Any], writer: Writer) -> tuple[dict[str, Record], bool]:
-    """Run the cases; every record goes to the store the moment it is final. (records by key, interrupted?)"""
-    from attnprof.execute import Options
-
-    chosen = Options(
-        first=spec.baseline,
-        budget_s=spec.measure.budget_s,
-        run_budget_s=spec.measure.run_budget_s,
-        timeout_s=options["timeout"],
-        jobs=options["jobs"],
-        calibrate=_CALIBRATED in spec.metrics,
-    )
-    found: dict[str, Record] = {}
-
-    def keep(record: Record) -> None:
-        with undivided():
-            writer.append(record)
-            found[record.case.key] = record
-
-    with progress(options["quiet"], spec.measure.run_budget_s) as listener:
-        running = cast("Generator[Record, None, None]", execution(options["executor"]).run_cases(cases, chosen, listener))
-        try:
-            for record in running:
-                keep(record)
-        except KeyboardInterrupt:
-            with contextlib.suppress(KeyboardInterrupt):
-                for record in _unfinished(running):
-                    keep(record)
-            return found, True
-    return found, False
-
-
-def _unfinished(running: Generator[Record, None, None]) -> Iterator[Record]:
-    """What an interrupted run has traced and not measured: an interrupt that struck here is passed on to it."""
-    yield running.throw(KeyboardInterrupt())
-    yield from running
 
 
 COMMANDS = {"run": run_command}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from attnprof.errors import UsageError
 from attnprof.execute.blocks import measure_all, probe
@@ -27,23 +27,44 @@ class Phases:
 _HERE = Phases()
 
 
+@dataclass(frozen=True)
+class Counted:
+    """The counts of cases that are yet to be measured, kept somewhere that outlives the run.
+
+    known: {key: record with counts} of earlier runs, whose cases are not counted again. keep: gets the record of a case the
+    moment it is counted and has to wait for its device, with status `interrupted`: what it is if nobody hears of it again.
+    """
+
+    known: Mapping[str, Record] = field(default_factory=dict)
+    keep: Callable[[Record], None] = lambda _: None
+
+
+NOT_YET = "not measured yet: the run was interrupted, or is still under way"
+
+
 def run_cases(
-    cases: Sequence[Case], options: Options | None = None, progress: Listener | None = None, phases: Phases = _HERE
+    cases: Sequence[Case],
+    options: Options | None = None,
+    progress: Listener | None = None,
+    counted: Counted | None = None,
+    phases: Phases = _HERE,
 ) -> Iterator[Record]:
     """One record per distinct case, as soon as it is final. See the package's docstring."""
-    options, listener = options or Options(), progress or (lambda _: None)
+    options, listener, counted = options or Options(), progress or (lambda _: None), counted or Counted()
     distinct = {case.key: case for case in cases}
     for case in distinct.values():
         if case.device not in ("none", "cpu") and not case.device.startswith("cuda:"):
             raise UsageError(f"the device '{case.device}' of a case is not concrete: none, cpu or cuda:0.")
-    waiting: dict[str, Record] = {}
+    waiting = {key: replace(counted.known[key], case=case) for key, case in distinct.items() if key in counted.known}
     calibrated: dict[str, Calibrated] = {}
     try:
-        for record in phases.trace(list(distinct.values()), options, listener):
+        for record in phases.trace([case for case in distinct.values() if case.key not in waiting], options, listener):
             if record.status == "ok" and record.case.device != "none":
                 waiting[record.case.key] = record
+                counted.keep(_not_yet(record))
             else:
                 yield record
+        waiting = {key: waiting[key] for key in distinct if key in waiting}
         found = sorted({record.case.device for record in waiting.values()})
         for device in found if options.calibrate else ():
             asked = [record.case for record in waiting.values() if record.case.device == device]
@@ -57,9 +78,12 @@ def run_cases(
                 yield _with(calibrated, record)
     except KeyboardInterrupt:
         for record in waiting.values():
-            lost = replace(record, status="interrupted", detail="interrupted before it was measured")
-            yield _with(calibrated, lost)
+            yield _with(calibrated, _not_yet(record))
         raise
+
+
+def _not_yet(record: Record) -> Record:
+    return replace(record, status="interrupted", detail=NOT_YET)
 
 
 def _with(calibrated: Mapping[str, Calibrated], record: Record) -> Record:

@@ -20,7 +20,7 @@ from attnprof.store.lines import Run
 from attnprof.store.reading import Lines, Place, Stored, load
 from attnprof.store.writer import Writer, append, write_atomically, writing
 
-__all__ = ["Run", "Stored", "Writer", "append", "load", "reusable", "shard_name", "write_atomically", "writing"]
+__all__ = ["Run", "Stored", "Writer", "append", "counted", "load", "reusable", "shard_name", "write_atomically", "writing"]
 
 
 def shard_name(name: str, shard: int | None, of: int | None) -> str:
@@ -37,6 +37,17 @@ def reusable(stored: Stored, case: Case, provenance: Mapping[str, Any], calibrat
     """
     place = _place(stored, case.key)
     if place is None or not _holds(place, case, provenance, calibrated):
+        return None
+    try:
+        return stored.records[case.key]
+    except UsageError:
+        return None
+
+
+def counted(stored: Stored, case: Case, provenance: Mapping[str, Any]) -> Record | None:
+    """The stored record of a case whose counts still hold, whatever became of measuring it: it need not be counted again."""
+    place = _place(stored, case.key)
+    if place is None or not place.counted or dict(place.provenance) != dict(provenance):
         return None
     try:
         return stored.records[case.key]

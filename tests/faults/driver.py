@@ -33,11 +33,12 @@ class Slow(nn.Module):
 '''
 
 
-def write_sweep(folder: Path, cases: int, seconds: float = 0.15) -> None:
-    """sweep.yaml and slow.py: so many cases, each with other counts, each of which takes so long to count."""
+def write_sweep(folder: Path, cases: int, seconds: float = 0.15, device: str = "none") -> None:
+    """sweep.yaml and slow.py: so many cases, each with other counts, each of which takes so long to count (and to run)."""
     (folder / "slow.py").write_text(SLOW)
     (folder / "sweep.yaml").write_text(
-        "name: sweep\ninput: {channels: 8, hw: 5x5}\nmodes: inference\nmeasure: {device: none}\nmechanisms:\n"
+        "name: sweep\ninput: {channels: 8, hw: 5x5}\nmodes: inference\n"
+        f"measure: {{device: {device}, budget_s: 0.1}}\nmechanisms:\n"
         f"  - {{import: 'slow.py:Slow', args: {{n: {list(range(cases))}, seconds: {seconds}}}}}\n"
     )
 
@@ -153,6 +154,11 @@ def lines(store: Path) -> Iterator[Mapping[str, Any]]:
 def records(store: Path) -> list[Mapping[str, Any]]:
     """The records of a store, one per line, as they were written."""
     return [line["record"] for line in lines(store) if line["kind"] == "record"]
+
+
+def last_of_each(found: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """{key: record}: the last of a key is the one that holds."""
+    return {record["case"]["key"]: record for record in found}
 
 
 def counts_by_key(store: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from attnprof.cli import progress
 from attnprof.gate import baseline, github, judge, junit, listing, outputs, summary
 from attnprof.records import Case, Counts, Holder, OpCost, Opinion, Placement, Record, Shape, to_json
 from attnprof.report import compare, console, explain, wide
-from tests.faults.command import caller
+from tests.command import caller
 
 pytestmark = pytest.mark.fault
 
@@ -250,7 +250,7 @@ def test_commands_over_a_hostile_store_print_nothing_that_acts(
     store.append(folder / "run.jsonl", store.Run(HOSTILE, keys, HOSTILE, ("macs",), HOSTILE, HOSTILE))
     for record in records:
         store.append(folder / "run.jsonl", record)
-    call = caller(capsys, monkeypatch)
+    call = caller(capsys)
     done = call("report", folder, "--format", "md,csv,json,latex", "--out", "out")
     assert done.code == 0, done.err
     check_plain(done.out + done.err)
@@ -266,7 +266,7 @@ def test_commands_say_hostile_words_plainly(
 ) -> None:
     """What is typed or stands in a spec and is printed again."""
     monkeypatch.chdir(tmp_path)
-    call = caller(capsys, monkeypatch)
+    call = caller(capsys)
     odd = "se\x9b31m\u202e \u2066x"
     spec = {"name": "own", "input": {"channels": 8, "hw": 9}, "mechanisms": [{"name": "se", "as": odd}], "baseline": odd}
     (tmp_path / "own.yaml").write_text(json.dumps(spec), encoding="utf-8")

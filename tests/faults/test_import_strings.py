@@ -15,7 +15,7 @@ from attnprof.cli import _COMMANDS
 from attnprof.errors import UsageError
 from attnprof.records import Case, Counts, Placement, Record, Shape
 from attnprof.spec import check_import_permission, parse_text
-from tests.faults.command import Call, caller
+from tests.command import Call, caller
 
 pytestmark = pytest.mark.fault
 
@@ -60,7 +60,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    return caller(capsys, monkeypatch)
+    return caller(capsys)
 
 
 ODD = ("", "[", "**/", "bomb", "bomb.*.Mine", "bomb.p?", "bomb.py", "Bomb.py:Mine", "*.py:Other", "bomb.py:Mine2", ":", "sub/*")

@@ -13,6 +13,7 @@ import pytest
 from tests.faults.driver import (
     Driver,
     counts_by_key,
+    last_of_each,
     records,
     run,
     start,
@@ -96,6 +97,39 @@ def test_kill_9_of_the_driver_at_random_moments(tmp_path: Path) -> None:
 @pytest.mark.timeout(3600)
 def test_60_kills_of_the_driver_at_random_moments(tmp_path: Path) -> None:
     _random_kills(tmp_path, cases=400, kills=60, seed=2)
+
+
+@pytest.mark.parametrize(("moment", "seconds", "at_records"), [("while it counts", 0.15, 2), ("while it measures", 0.01, 5)])
+def test_a_run_that_measures_counts_no_case_twice_for_a_kill_9(
+    tmp_path: Path, moment: str, seconds: float, at_records: int
+) -> None:
+    """What is counted is on the disk before its turn to be measured comes."""
+    cases, store = 4, tmp_path / "out" / "sweep.jsonl"
+    write_sweep(tmp_path, cases, seconds, device="cpu")
+    driver = start(tmp_path, *COMMAND)
+    wait_for_records(store, at_records)
+    driver.kill()
+    driver.wait()
+    driver.wait_until_nobody_is_left()
+    there = len({record["case"]["key"] for record in records(store) if record["counts"] is not None})
+    assert (there < cases) == (moment == "while it counts")
+    before = [record for record in records(store) if record["status"] == "interrupted"]
+    assert before
+    assert "still under way" in before[0]["detail"]
+    quick = ("--set", "measure.run_budget_s=0.1") if seconds > 0.1 else ()
+    last = run(tmp_path, *COMMAND, "--resume", *quick)
+    assert last.process.returncode == 0, last.stderr
+    assert "are not counted again" in last.stderr
+    assert (f"[trace {cases - there}/{cases - there}]" if there < cases else "[measure") in last.stderr
+    assert ("[trace" in last.stderr) == (there < cases)
+    found = records(store)
+    assert sum(record["status"] == "interrupted" for record in found) == cases, "each is counted once"
+    ended = last_of_each(found).values()
+    assert {record["case"]["args"]["n"]: record["counts"]["macs"] for record in ended} == {
+        n: 8 * (8 + n) * 25 for n in range(cases)
+    }
+    assert {record["status"] for record in ended} == {"ok"}
+    assert all(record["timing"] is not None for record in ended) == (not quick)
 
 
 def test_kill_9_of_a_child_costs_its_case_and_resume_counts_it(tmp_path: Path) -> None:

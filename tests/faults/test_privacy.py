@@ -15,7 +15,7 @@ from attnprof.execute import child
 from attnprof.execute.private import private
 from attnprof.records import Case, Placement, Record, Shape, case_from_json, public_import, to_json
 from attnprof.spec import parse_text
-from tests.faults.command import Call, caller
+from tests.command import Call, caller
 
 pytestmark = pytest.mark.fault
 
@@ -81,7 +81,7 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.chdir(folder)
     child.close_server()  # the next one has this home
-    yield caller(capsys, monkeypatch)
+    yield caller(capsys)
     child.close_server()
 
 

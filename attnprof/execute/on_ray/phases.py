@@ -25,12 +25,17 @@ _CHUNKS = 4  # per core: the cores end together
 _CHUNK = (8, 64)  # cases: a child per chunk costs 0.1 s; what a lost task has done is done again
 
 
-def run_cases(cases: Sequence[Case], options: Options | None = None, progress: Listener | None = None) -> Iterator[Record]:
+def run_cases(
+    cases: Sequence[Case],
+    options: Options | None = None,
+    progress: Listener | None = None,
+    counted: run.Counted | None = None,
+) -> Iterator[Record]:
     """One record per distinct case, as soon as it is final. The process must be `connected`. See `attnprof.execute`."""
     options, listener = options or Options(), progress or (lambda _: None)
     nodes = _nodes(cases, options, listener)
     phases = run.Phases(partial(trace_all, nodes), partial(calibrate_all, nodes), partial(measure_all, nodes))
-    yield from run.run_cases(cases, options, listener, phases)
+    yield from run.run_cases(cases, options, listener, counted, phases)
 
 
 def resolve_device(wanted: str) -> tuple[str, str]:
