@@ -31,9 +31,11 @@ from attnprof.records import (
     Holder,
     Memory,
     OpCost,
+    Opinion,
     Placement,
     Record,
     Shape,
+    Timeline,
     Timing,
 )
 
@@ -76,6 +78,8 @@ _timing = st.lists(_seconds, min_size=1, max_size=30).flatmap(
         warnings=st.lists(_text, max_size=2).map(tuple),
     )
 )
+_sizes = st.dictionaries(_text, _size, max_size=2)
+_others = st.tuples(st.tuples(_text, _text, _text))
 _record = st.builds(
     Record,
     _case,
@@ -86,6 +90,10 @@ _record = st.builds(
     energy_j=st.none() | _seconds,
     environment=_mapping,
     detail=_text,
+    crosscheck=st.just(())
+    | st.tuples(st.builds(Opinion, _text, _text, st.none() | _size, missed=st.dictionaries(_text, _size))),
+    calibrated=st.none() | st.builds(Memory, _size, _text),
+    memory_timeline=st.none() | st.builds(Timeline, _size, st.tuples(_size), st.tuples(_size), st.just((0,)), _others),
 )
 
 
@@ -99,8 +107,13 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, writt
         store.append(path, record)
     stored = store.load(path)
     assert stored.runs == (run,)
-    assert dict(stored.records) == {record.case.key: record for record in written}
+    by_key = {record.case.key: record for record in written}
+    assert dict(stored.records) == by_key
     assert stored.warnings == ()
+    for found in stored.some(by_key, outlined=True)[0]:
+        record = by_key[found.case.key]
+        counts = None if record.counts is None else dataclasses.replace(record.counts, at_peak=())
+        assert found == dataclasses.replace(record, counts=counts, memory_timeline=None), "all but what tables do not show"
 
 
 def test_the_last_record_of_a_key_wins(tmp_path: Path) -> None:
@@ -250,6 +263,17 @@ def test_reuse_of_measured_cases() -> None:
     assert store.reusable(_stored(memory), case, provenance(case)) == memory
     for record in (base, budget, no_peak):
         assert store.reusable(_stored(record), case, provenance(case)) is None, record.detail
+
+
+def test_counts_hold_whatever_became_of_measuring() -> None:
+    case = dataclasses.replace(CASE, device="cpu")
+    now = provenance(case)
+    for status in STATUSES:
+        record = Record(case, status=status, counts=COUNTS, environment={PROVENANCE: now})
+        assert store.counted(_stored(record), case, now) == record
+        assert store.counted(_stored(dataclasses.replace(record, counts=None)), case, now) is None
+        assert store.counted(_stored(record), case, {**now, "source": "another"}) is None
+    assert store.counted(store.Stored(), case, now) is None
 
 
 def test_provenance_of_many_cases_reads_each_file_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,9 @@
-"""The nouns (nouns.py) and what they are in a file (json.py). No torch, no I/O, no third party."""
+"""The nouns: what is asked (case.py), of what (mechanism.py), what was found (record.py); json.py: what they are in a file.
 
+No torch, no I/O, no third party.
+"""
+
+from attnprof.records.case import ALONE, DTYPES, HOW, MODES, Case, Placement, Shape, public_import
 from attnprof.records.json import (
     SCHEMA_VERSION,
     case_from_json,
@@ -10,32 +14,23 @@ from attnprof.records.json import (
     timing_from_json,
     to_json,
 )
-from attnprof.records.nouns import (
-    ALONE,
-    DTYPES,
-    HOW,
-    MODES,
+from attnprof.records.mechanism import Mechanism, TensorSpec
+from attnprof.records.record import (
     NOT_CALIBRATED,
     NOT_MEASURED_BUDGET,
     NOT_MEASURED_MEMORY,
     STATUSES,
     VERDICTS,
-    Case,
     Counts,
     Holder,
-    Mechanism,
     Memory,
     Moment,
     OpCost,
     Opinion,
     Outputs,
-    Placement,
     Record,
-    Shape,
-    TensorSpec,
     Timeline,
     Timing,
-    public_import,
 )
 
 __all__ = [

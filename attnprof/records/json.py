@@ -6,21 +6,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from attnprof.records.nouns import (
-    Case,
-    Counts,
-    Holder,
-    Memory,
-    OpCost,
-    Opinion,
-    Placement,
-    Record,
-    Shape,
-    Timeline,
-    Timing,
-    case_to_json,
-)
+from attnprof.records.case import Case, Placement, Shape, case_to_json
 from attnprof.records.plain import plain
+from attnprof.records.record import Counts, Holder, Memory, OpCost, Opinion, Record, Timeline, Timing
 
 SCHEMA_VERSION = 2
 # 1  2026-11  first: case, status, counts, timing, memory, energy_j, environment, detail

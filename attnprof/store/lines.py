@@ -6,15 +6,16 @@ takes, which gives the Record. Where msgspec refuses what Python's json writes (
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 from msgspec import structs
 
-from attnprof.records import SCHEMA_VERSION, STATUSES, Case, Counts, Memory, OpCost, Opinion, Record, Timing
+from attnprof.records import SCHEMA_VERSION, STATUSES, Case, Counts, Record, Timing
 from attnprof.records.plain import whole_characters
 
 T = TypeVar("T")
@@ -102,43 +103,30 @@ class _WholeLine(msgspec.Struct):
     record: Record
 
 
-class _CountsOutline(msgspec.Struct):
-    params: int
-    macs: int
-    flops: int
-    bytes_moved: int
-    activation_bytes: int
-    resident_bytes: int
-    peak_bytes: int
-    peak_cuda_bytes: int
-    uncounted: dict[str, int] = {}
-    assumed: dict[str, int] = {}
-    traced_by: str = "meta"
-    ops: tuple[OpCost, ...] = ()
-    math_attention: dict[str, int] = {}
+def _without(noun: type, left_out: str, **other: Any) -> Any:
+    """A noun without one of its fields, which is passed over where it is read; `other`: types that differ from the noun's."""
+    types = {**get_type_hints(noun), **other}
+    rows: list[Any] = []
+    for each in dataclasses.fields(noun):
+        if each.name == left_out:
+            continue
+        if each.default_factory is not dataclasses.MISSING:
+            rows.append((each.name, types[each.name], msgspec.field(default_factory=each.default_factory)))
+        elif each.default is not dataclasses.MISSING:
+            rows.append((each.name, types[each.name], each.default))
+        else:
+            rows.append((each.name, types[each.name]))
+    return msgspec.defstruct(f"_{noun.__name__}Outline", rows)
 
 
-class _RecordOutline(msgspec.Struct):
-    case: Case
-    status: str
-    counts: _CountsOutline | None = None
-    timing: Timing | None = None
-    memory: Memory | None = None
-    energy_j: float | None = None
-    environment: dict[str, Any] = {}
-    detail: str = ""
-    crosscheck: tuple[Opinion, ...] = ()
-    calibrated: Memory | None = None
-
-
-class _OutlineLine(msgspec.Struct):
-    record: _RecordOutline
-
+_CountsOutline = _without(Counts, "at_peak")
+_RecordOutline = _without(Record, "memory_timeline", counts=_CountsOutline | None)
+_OutlineLine = msgspec.defstruct("_OutlineLine", [("record", _RecordOutline)])
 
 _HEAD = msgspec.json.Decoder(_Head)
 _PEEKED = msgspec.json.Decoder(_PeekedLine)
 _WHOLE = msgspec.json.Decoder(_WholeLine)
-_OUTLINE = msgspec.json.Decoder(_OutlineLine)
+_OUTLINE: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_OutlineLine)
 _RUN = msgspec.json.Decoder(Run)
 
 
