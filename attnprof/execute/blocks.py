@@ -1,4 +1,4 @@
-"""The second phase: time and weigh the cases of one device, block by block, within the run's budget.
+"""Timing and weighing the cases of one block.
 
 A block's members are timed interleaved in one child (or in `replicates` of them, one after the other); their memory is
 measured in another one. A member that fails is named in its row, and the block starts again without it: what the ended child
@@ -17,15 +17,13 @@ from typing import Any
 
 from attnprof.execute.child import Ending, converse
 from attnprof.execute.options import Listener, Options, Progress
-from attnprof.execute.predict import MEMORY_SHARE, Predictor, Rates, choose, needed_bytes, shares, split_by_memory
+from attnprof.execute.predict import Predictor
 from attnprof.execute.replicates import merged
 from attnprof.execute.tracing import child_memory, ended
 from attnprof.profiling.measuring import gpu
-from attnprof.profiling.measuring.device import cache_bytes
-from attnprof.records import NOT_MEASURED_BUDGET, NOT_MEASURED_MEMORY, Memory, Record, timing_from_json, to_json
+from attnprof.records import NOT_MEASURED_BUDGET, Memory, Record, timing_from_json, to_json
 
 _OVERDUE_S = 2.0  # a child that is so late with its own deadline is stuck in one pass
-_FLUSH_BYTES_PER_S = 5e9
 _FRUITLESS = 2
 CPU_TIMING = "cpu-timing"  # the lock of a machine: one block is timed on its CPUs at a time
 
@@ -67,97 +65,14 @@ class Phase:
         return [told or self.predictor.timeout_s(record, least, budget_s) for record in members]
 
 
-def measure_all(records: Sequence[Record], device: str, options: Options, listener: Listener, began: float) -> Iterator[Record]:
-    """Every traced record of one device, measured or with the reason why not. `began`: when the run's budget began."""
-    predictor, reason = predictor_of(device, records, options)
-    if predictor is None:
-        for record in records:
-            yield replace(record, status="unsupported", detail=reason)
-        return
-    phase = Phase(device, options, listener, began, predictor, len(records) * options.replicates)
-    groups: list[list[Record]] = []
-    for block in by_block(records):
-        fitting, too_large = split_by_memory(block, int(MEMORY_SHARE * predictor.free_bytes))
-        groups += fitting
-        for record in too_large:
-            yield phase.finish(without_memory(record, predictor.free_bytes))
-    yield from _within_budget(groups, phase)
-
-
-def predictor_of(device: str, records: Sequence[Record], options: Options) -> tuple[Predictor | None, str]:
-    """(what predicts the cost of records on a device of this machine, ''), or (None, why the device cannot be used)."""
-    answer = probe(device, sorted({record.case.dtype for record in records}), options)
-    if not answer["usable"]:
-        return None, answer["reason"]
-    rates = {name: Rates(**rate) for name, rate in answer["rates"].items()}
-    cuda = device.startswith("cuda")
-    free = answer["free_bytes"] if cuda else min(answer["free_bytes"], child_memory(options))
-    flush = 0.0 if cuda else 2 * cache_bytes() / _FLUSH_BYTES_PER_S
-    return Predictor(rates, free, flush, options.replicates), ""
-
-
-def probe(device: str, dtypes: Sequence[str], options: Options) -> dict[str, Any]:
-    """Whether torch can use a device, its model, rates and free memory, found out in a child."""
-    request = {"op": "probe", "device": device, "dtypes": list(dtypes)}
-    answer: dict[str, Any] = {"usable": False, "reason": "", "model": "", "rates": {}, "free_bytes": 0}
-    for item in converse(request, timeout_s=options.bound_s, spawn=options.start == "spawn"):
-        if isinstance(item, Ending):
-            if item.kind != "end":
-                reason = item.reason()
-                answer = {**answer, "usable": False, "reason": f"the probe of {device} failed: {reason}"}
-        else:
-            answer = item
-    return answer
-
-
-def by_block(records: Sequence[Record]) -> list[list[Record]]:
-    """The records that are timed together, each group with its case's block."""
-    found: dict[Any, list[Record]] = {}
-    for record in records:
-        found.setdefault(record.case.block, []).append(record)
-    return list(found.values())
-
-
-def without_memory(record: Record, free: int) -> Record:
-    """The record of a case that needs more memory than there is."""
-    assert record.counts is not None
-    needed = needed_bytes([record.counts])
-    return replace(record, detail=f"{NOT_MEASURED_MEMORY}: {needed} bytes needed, {free} available")
-
-
-def _within_budget(groups: list[list[Record]], phase: Phase) -> Iterator[Record]:
-    """Measure what fits, cheapest block first; choose anew after each, with what was learned and the time that is left."""
-    waiting = [group for group in groups if group]
-    while waiting:
-        chosen = choose(waiting, phase.predictor, phase.options.min_samples, phase.left_s(), phase.options.first)
-        if not chosen:
-            for record in (record for group in waiting for record in group):
-                yield phase.finish(_late(record, phase))
-            return
-        group = chosen[0]
-        phase.expected_s = sum(
-            max(phase.predictor.cell_s(record, phase.options.min_samples), phase.options.budget_s)
-            for members in chosen
-            for record in members
-        )
-        keys = {record.case.key for record in group}
-        share = shares(chosen, phase.predictor, phase.options.min_samples, phase.left_s(), phase.left_s())[0]
-        waiting = [[record for record in rest if record.case.key not in keys] for rest in waiting]
-        waiting = [rest for rest in waiting if rest]
-        for record in measure_block(group, share, phase):
-            phase.predictor.learn(record)
-            expected = phase.predictor.cell_s(record, phase.options.min_samples)
-            phase.expected_s = max(phase.expected_s - max(expected, phase.options.budget_s), 0.0)
-            yield phase.finish(record)
-
-
 def not_in_time(record: Record, seconds: float, left_s: float) -> Record:
     """The record of a case for which the run's budget has no time left."""
     left = max(left_s, 0.0)
     return replace(record, detail=f"{NOT_MEASURED_BUDGET}: about {seconds:.3g} s needed, {left:.3g} s left of the run's budget")
 
 
-def _late(record: Record, phase: Phase) -> Record:
+def late(record: Record, phase: Phase) -> Record:
+    """The same with what this phase predicts and has left."""
     return not_in_time(record, phase.predictor.cell_s(record, phase.options.min_samples), phase.left_s())
 
 
@@ -228,7 +143,7 @@ def _time_in_one_process(
     while active:
         began = time.monotonic()
         if began >= deadline:
-            yield from (_late(record, phase) for record in active.values())
+            yield from (late(record, phase) for record in active.values())
             break
         attempt = _time_once(list(active.values()), bounds, phase, number)
         spent = time.monotonic() - began
@@ -245,7 +160,7 @@ def _time_in_one_process(
             timed = attempt.timed
             for record in timed:
                 del active[record.case.key]
-            yield from (_late(record, phase) for record in active.values())
+            yield from (late(record, phase) for record in active.values())
             break
         fruitless = 0 if len(active) < before else fruitless + 1
         if fruitless >= _FRUITLESS:

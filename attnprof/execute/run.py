@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from attnprof.errors import UsageError
-from attnprof.execute.blocks import measure_all, probe
 from attnprof.execute.calibrating import Calibrated, calibrate_all
+from attnprof.execute.measuring import measure_all, probe
 from attnprof.execute.options import Listener, Options
 from attnprof.execute.tracing import trace_all
 from attnprof.profiling.measuring import device as devices

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from attnprof import stats
 from attnprof.execute import Options as RunOptions
 from attnprof.execute import run_cases
-from attnprof.execute.blocks import probe
+from attnprof.execute.measuring import probe
 from attnprof.execute.options import Listener
 from attnprof.gate.ratio_rows import Found
 from attnprof.gate.ratios import REGRESSED, UNDECIDED, Held, Pair, Ratios, decide, held

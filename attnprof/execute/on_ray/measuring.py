@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from attnprof.execute.blocks import by_block, not_in_time, without_memory
+from attnprof.execute.blocks import not_in_time
+from attnprof.execute.measuring import by_block, without_memory
 from attnprof.execute.on_ray.crew import Crew, Lane, Outcome, Retries, lost
 from attnprof.execute.options import Listener, Options, Progress
 from attnprof.execute.predict import MEMORY_SHARE, Predictor, choose, group_s, needed_bytes, shares, split_by_memory
