@@ -16,8 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from attnprof.execute import Options
-from attnprof.execute.child import close_server
 from attnprof.execute.crosscheck import crosscheck_cases
+from attnprof.execute.forks import close_server
 from attnprof.profiling.crosscheck.names import EVERY, OWN
 from attnprof.records import VERDICTS, Case, Opinion, Record
 from attnprof.report import crosscheck

@@ -834,9 +834,9 @@ def test_each_fault_costs_its_own_row(call: Call, tmp_path: Path) -> None:
 def _no_server_stays() -> Iterator[None]:
     """The fork server of this process ends with this file."""
     yield
-    from attnprof.execute import child
+    from attnprof.execute import forks
 
-    child.close_server()
+    forks.close_server()
 
 
 def test_frames_are_for_clips_and_clips_are_not_compared_with_images(call: Call) -> None:

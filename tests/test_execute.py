@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from attnprof.errors import AttnprofError, UsageError
-from attnprof.execute import Options, Progress, resolve_device, run_cases
+from attnprof.execute import Options, Progress, forks, resolve_device, run_cases
 from attnprof.execute import child as children
 from attnprof.execute.predict import Predictor, Rates, choose, split_by_memory
 from attnprof.profiling.provenance import PROVENANCE
@@ -75,7 +75,7 @@ def test_faults_while_measuring_cost_their_own_row() -> None:
     assert good.block == talks.block
     assert len(set(good.rounds) & set(talks.rounds)) >= 10
     assert len(found["TalksThenDies"].detail) < 4000
-    _wait_until_childless(children.running_server().process.pid)
+    _wait_until_childless(forks.running_server().process.pid)
 
 
 def test_faults_while_tracing_cost_their_own_row() -> None:
@@ -99,7 +99,7 @@ def test_records_come_as_they_get_final() -> None:
     began = time.monotonic()
     records.close()  # type: ignore[attr-defined]
     assert time.monotonic() - began < 5
-    assert _children_of(children.running_server().process.pid) == []
+    assert _children_of(forks.running_server().process.pid) == []
 
 
 def test_a_case_is_run_once_however_often_it_is_named() -> None:
@@ -126,7 +126,7 @@ def test_the_run_budget_bounds_the_measuring_phase() -> None:
     list(run_cases([case("Good", device="none")], options))  # the server is up
     began = time.monotonic()
     records = list(run_cases(cases, options))
-    assert time.monotonic() - began < 3.0 + 2.5
+    assert time.monotonic() - began < 15.0  # without it: a second for each of 40 cases
     assert len(records) == len(cases)
     measured = [record for record in records if record.timing is not None]
     left = [record for record in records if record.timing is None]

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import json
 import os
 import select
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from attnprof.errors import AttnprofError
 from attnprof.execute import server
 from attnprof.execute.board import Board, create, page
+from attnprof.execute.forks import START_S, Event, Server, answer, running_server
 from attnprof.execute.private import private
 
 RING_BYTES = 64 * 1024
 LINE_BYTES = 64 * 2**20  # of one event: the largest networks have a few MiB
 _GRACE_S = 5.0  # for a killed child to be gone
 _GLANCE_S = 1.0  # turns change without a word: the board is looked at so often
-_START_S = 120.0  # for the server to import torch
 _IDLE_S = 300.0  # for a child with which nobody has a turn
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-
-Event = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -86,88 +80,6 @@ class Task:
     def longest_s(self) -> float:
         """Seconds that the slowest of its members may take."""
         return self.timeout_s if isinstance(self.timeout_s, (int, float)) else max(self.timeout_s)
-
-
-@dataclass
-class Server:
-    """The running fork server, what it has said, and how the children ended that nobody has asked after yet."""
-
-    process: subprocess.Popen[bytes]
-    channel: socket.socket
-    buffer: bytearray = field(default_factory=bytearray)
-    endings: dict[int, int] = field(default_factory=dict)
-    gone: bool = False
-
-    def lines(self) -> list[Event]:
-        """Complete messages that are there now, but for ends of children, which are noted. Nothing once the server is gone."""
-        try:
-            data = self.channel.recv(65536)
-        except ConnectionResetError:
-            data = b""
-        if not data:
-            self.gone = True
-            return []
-        self.buffer += data
-        *complete, rest = self.buffer.split(b"\n")
-        self.buffer = bytearray(rest)
-        messages = [json.loads(line) for line in complete]
-        self.endings |= {message["pid"]: message["status"] for message in messages if "status" in message}
-        return [message for message in messages if "status" not in message]
-
-
-_running: Server | None = None
-
-
-def running_server() -> Server:
-    """The server of this process; started on first use, and again should it have ended."""
-    global _running
-    if _running is not None and (_running.gone or _running.process.poll() is not None):
-        close_server()
-    if _running is None:
-        ours, theirs = socket.socketpair()
-        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1"), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
-        command = server.boot_server(theirs.fileno())
-        process = subprocess.Popen(
-            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True, env=environment
-        )
-        theirs.close()
-        _running = Server(process, ours)
-        try:
-            _await(_running, "ready", _START_S)
-        except BaseException:
-            close_server()
-            raise
-    return _running
-
-
-def close_server() -> None:
-    """End the server and, with it, whatever it forked."""
-    global _running
-    if _running is not None:
-        _running.channel.close()
-        try:
-            _running.process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            _running.process.kill()
-            _running.process.wait()
-        _running = None
-
-
-atexit.register(close_server)
-
-
-def _await(forks: Server, name: str, seconds: float) -> Event:
-    """The next message of the server that has `name`; others are late ends of earlier children."""
-    deadline = time.monotonic() + seconds
-    while True:
-        ready, _, _ = select.select([forks.channel], [], [], max(deadline - time.monotonic(), 0))
-        if not ready:
-            raise AttnprofError(f"the fork server did not answer within {seconds:.0f} s")
-        for message in forks.lines():
-            if name in message:
-                return message
-        if forks.gone:
-            raise AttnprofError(f"the fork server ended (exit code {forks.process.wait()}) before it answered.")
 
 
 @dataclass
@@ -344,7 +256,7 @@ def _start(task: Task) -> _Child:
     theirs.close()
     os.close(write)
     try:
-        pid = _await(forks, "pid", _START_S)["pid"]
+        pid = answer(forks, "pid", START_S)["pid"]
     except BaseException:
         ours.close()
         os.close(read)

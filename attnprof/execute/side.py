@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from attnprof.execute.child import LINE_BYTES, RING_BYTES, THREAD_VARIABLES, Ending, last_lines
+from attnprof.execute.child import LINE_BYTES, RING_BYTES, Ending, last_lines
+from attnprof.execute.forks import THREAD_VARIABLES
 from attnprof.execute.server import import_path
 
 _GRACE_S = 5.0  # for a child that is through to be gone

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from attnprof.execute import Options, child, run_cases, side
+from attnprof.execute import Options, child, forks, run_cases, side
 from attnprof.execute import board as boards
 from attnprof.records import Case, Record, Shape
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 def _own_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(ROOT)
     yield
-    child.close_server()
+    forks.close_server()
 
 
 def cases(*names: str, device: str = "none") -> list[Case]:
@@ -76,7 +76,7 @@ def listening() -> Iterator[Pair]:
     ours, theirs = socket.socketpair()
     with boards.page() as page, ours, theirs:
         board = boards.create(page.fileno(), 1)
-        yield child._Child(child.Task({}), 0, child.Server(None, ours), ours, -1, board, "7f"), theirs  # type: ignore[arg-type]
+        yield child._Child(child.Task({}), 0, forks.Server(None, ours), ours, -1, board, "7f"), theirs  # type: ignore[arg-type]
 
 
 def test_only_lines_with_the_token_are_events(listening: Pair) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from attnprof import plan, store
 from attnprof.errors import UsageError
-from attnprof.execute import child
+from attnprof.execute import forks
 from attnprof.execute.private import private
 from attnprof.records import Case, Placement, Record, Shape, case_from_json, public_import, to_json
 from attnprof.spec import parse_text
@@ -80,9 +80,9 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.chdir(folder)
-    child.close_server()  # the next one has this home
+    forks.close_server()  # the next one has this home
     yield caller(capsys)
-    child.close_server()
+    forks.close_server()
 
 
 def check_nothing_telltale(folder: Path, root: Path) -> None:

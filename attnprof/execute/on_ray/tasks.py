@@ -20,7 +20,7 @@ from typing import Any
 from attnprof.errors import AttnprofError
 from attnprof.execute.blocks import Phase, measure_block
 from attnprof.execute.calibrating import calibrate_all
-from attnprof.execute.child import close_server
+from attnprof.execute.forks import close_server
 from attnprof.execute.measuring import predictor_of
 from attnprof.execute.options import Listener, Options, Progress
 from attnprof.execute.predict import Predictor, Rates
