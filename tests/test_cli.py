@@ -549,7 +549,7 @@ def test_a_torn_last_line_is_said_and_that_case_runs_again(call: Call, tiny: Pat
     done = call("run", tiny, "--device", "cpu", "--out", out)
     assert done.code == 0
     assert f"warning: tiny.jsonl:{1 + 2 * CASES}: the last line is torn" in done.err
-    assert "1 more is counted and not measured: it is not counted again." in done.err
+    assert "of 1 more the counts are there" in done.err
     assert "[measure 1/1]" in done.err
     stored = store.load(path)
     assert stored.warnings == ()
@@ -601,7 +601,7 @@ def test_an_interrupted_run_goes_on_with_resume(call: Call, tiny: Path) -> None:
 
     done = call("run", tiny, "--device", "cpu", "--out", "out", "--resume")
     assert done.code == 0
-    assert "2 more are counted and not measured: they are not counted again." in done.err
+    assert "of 2 more the counts are there: they are not counted again." in done.err
     assert "[trace" not in done.err
     assert "[measure 2/2]" in done.err
     assert all(is_measured(record) for record in store.load(path).records.values())

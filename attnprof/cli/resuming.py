@@ -46,10 +46,7 @@ def reuse(
         if not options["resume"] and not options["quiet"]:
             say(f"{path} holds a store: continued ({len(kept)} of {len(cases)} cases are there; --fresh starts anew).")
         if counted and not options["quiet"]:
-            many = (
-                "more are counted and not measured: they are" if len(counted) > 1 else "more is counted and not measured: it is"
-            )
-            say(f"{len(counted)} {many} not counted again.")
+            say(f"of {len(counted)} more the counts are there: they are not counted again.")
     return kept, counted
 
 
@@ -75,10 +72,12 @@ def execute(
 
     def keep(record: Record) -> None:
         key = record.case.key
-        if record.status == "interrupted" and key in before:
+        if key in before and record.status == "interrupted":
             return
+        if key in before:
+            record = _better(record, before[key])
         with undivided():
-            if record != found.get(key):
+            if record not in (found.get(key), before.get(key)):
                 writer.append(record)
             found[key] = record
 
@@ -95,6 +94,16 @@ def execute(
                     keep(record)
             return found, True
     return found, False
+
+
+def _better(record: Record, before: Record) -> Record:
+    """What a budget left out this time and was timed the last time stays as it was, with the calibrated peak of now."""
+    if not record.status == before.status == "ok" or record.timing is not None or before.timing is None:
+        return record
+    if record.calibrated is None:
+        return before
+    environment = {**record.environment, **before.environment}
+    return dataclasses.replace(before, calibrated=record.calibrated, environment=environment)
 
 
 def _counts_of(record: Record) -> Record:
