@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import socket
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +22,7 @@ from click.testing import CliRunner
 from attnprof.errors import UsageError
 from attnprof.execute import Options, Progress
 from attnprof.execute.on_ray import connecting, measuring, phases, tasks
+from attnprof.execute.on_ray import crew as crews
 from attnprof.execute.on_ray.crew import Lane, Node, Outcome, Retries
 from attnprof.execute.predict import Predictor, Rates
 from attnprof.profiling.provenance import code, source_hash
@@ -135,6 +138,7 @@ class FakeCrew:
     def __init__(self, fate: Callable[[list[Record]], str]) -> None:
         self.fate, self.out, self.started = fate, list[tuple[Lane, list[Record], dict[str, Any]]](), list[dict[str, Any]]()
         self.dead: set[Lane] = set()
+        self.wait: Callable[[], float] = lambda: 0.0  # seconds that a task waits for its device
 
     def __call__(self, options: Options, listener: Callable[[Progress], None]) -> FakeCrew:
         return self
@@ -165,7 +169,8 @@ class FakeCrew:
         lane, group, order = self.out.pop(0)
         death = self.fate(group)
         records = [data | {"detail": "measured"} for data in order["records"]]
-        return Outcome(lane, lane.nodes[0], group, None if death else {"records": records, "waited_s": 0.0}, death)
+        waited_s = self.wait()
+        return Outcome(lane, lane.nodes[0], group, None if death else {"records": records, "waited_s": waited_s}, death)
 
 
 def lane(name: str, free: int = 10**9) -> Lane:
@@ -208,6 +213,21 @@ def test_within_a_budget_the_cheapest_goes_first_and_the_rest_says_so(monkeypatc
     assert all(order["share"][1] <= 1.5 == round(order["options"]["run_budget_s"], 1) for order in crew.started)
 
 
+def test_what_a_task_waits_for_its_device_is_charged_to_no_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def wait() -> float:
+        now[0] += 5.0
+        return 5.0
+
+    crew = FakeCrew(lambda _: "")
+    crew.wait = wait
+    monkeypatch.setattr(measuring, "Crew", crew)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    list(measuring.Measuring([lane("a")], "cpu", Options(run_budget_s=1.5), lambda _: None, 0.0).run(SIZES))
+    assert [labels(order) for order in crew.started] == [["small"], ["middle"]], "as without waiting"
+
+
 def test_a_block_goes_where_its_memory_is(monkeypatch: pytest.MonkeyPatch) -> None:
     records = [record("slim", 8), record("wide", 12, peak=10**8), record("huge", 16, peak=10**10)]
     found, _ = measured(monkeypatch, records, [lane("a", 10**6), lane("b", 10**9)], lambda _: "")
@@ -242,6 +262,83 @@ def test_no_ray_node_left_is_said_in_every_row(monkeypatch: pytest.MonkeyPatch) 
     phase = measuring.Measuring(lanes, "cpu", Options(), lambda _: None, time.monotonic())
     found = list(phase.run(SIZES))
     assert [(one.status, "no node is left" in one.detail) for one in found] == [("crashed", True)] * 3
+
+
+class FakeRay(types.ModuleType):
+    """A cluster of nodes a and b, as far as a Crew calls it: tasks end in the order in which they began."""
+
+    def __init__(self, deaths: list[bool]) -> None:
+        super().__init__("ray")
+        self.deaths, self.asked = deaths, list[str]()
+        self.exceptions = types.SimpleNamespace(RayTaskError=KeyError, RayError=OSError)
+        self.strategies = types.ModuleType("ray.util.scheduling_strategies")
+        vars(self.strategies)["NodeAffinitySchedulingStrategy"] = lambda node, **_: node
+
+    def remote(self, **_: object) -> Callable[..., Any]:
+        def start(node: str) -> Any:
+            self.asked.append(node[0])
+            return types.SimpleNamespace(remote=lambda _: object())
+
+        def options(scheduling_strategy: str, **_: object) -> Any:
+            return start(scheduling_strategy)
+
+        return lambda _: types.SimpleNamespace(options=options)
+
+    def wait(self, references: list[object], **_: object) -> tuple[list[object], list[object]]:
+        return references[:1], references[1:]
+
+    def get(self, _: object) -> dict[str, Any]:
+        if self.deaths.pop(0):
+            raise OSError("Worker died.")
+        return {"said": []}
+
+
+@pytest.mark.fault
+def test_a_node_that_lost_a_task_is_asked_where_no_other_node_takes_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = FakeRay([True, False, False, False])
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.util", types.ModuleType("ray.util"))
+    monkeypatch.setitem(sys.modules, "ray.util.scheduling_strategies", ray.strategies)
+    nodes = [node("a"), node("b")]
+    monkeypatch.setattr(crews, "live_nodes", lambda: nodes)
+    monkeypatch.setattr(crews, "require_head", lambda: None)
+    lanes = [Lane((one,)) for one in nodes]
+    work = list(range(4))
+    with crews.Crew(Options(), lambda _: None) as crew:
+
+        def give(lane: Lane) -> None:
+            if work:
+                crew.start(lane, {"op": "trace"}, work.pop())
+
+        def heard() -> str:
+            outcome = crew.next()
+            assert outcome is not None
+            return outcome.node.id[0] + (" lost" if outcome.answer is None else "")
+
+        crew.offer(lanes, give)
+        assert ray.asked == ["a", "b"]
+        assert heard() == "a lost"
+        crew.offer(lanes, give)
+        assert ray.asked == ["a", "b"], "a is doubted while b works"
+        assert heard() == "b"
+        crew.offer(lanes, give)
+        assert ray.asked == ["a", "b", "b"]
+        assert heard() == "b"
+        nodes.pop()
+        crew.offer(lanes, give)
+        assert ray.asked == ["a", "b", "b", "a"], "nobody else is left"
+        assert heard() == "a"
+
+
+def test_a_ray_worker_that_gets_another_gpu_has_another_fork_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+    monkeypatch.setattr(tasks, "_served", [])
+    monkeypatch.setattr(tasks, "close_server", lambda: closed.append(os.environ["CUDA_VISIBLE_DEVICES"]))
+    order = {"op": "greet", "options": vars(Options()), "cwd": str(Path.cwd()), "path": sys.path, "modules": []}
+    for visible in ("0", "0", "1", "1", "0"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        tasks.work(order)
+    assert closed == ["1", "0"]
 
 
 def test_a_task_traces_in_a_child_and_says_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
