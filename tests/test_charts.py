@@ -20,10 +20,10 @@ from attnprof.errors import UsageError
 from attnprof.profiling.forms import kept
 from attnprof.records import Case, Record, Shape, Timing
 from attnprof.report import figures
-from attnprof.report.charts import Canvas, Chart, axes, charts_of, data, exponents, ratios, spec_of, together
+from attnprof.report.charts import Canvas, Chart, axes, charts_of, data, exponents, panels_of, ratios, spec_of, together
 from attnprof.report.metrics import METRICS, Reading
 from attnprof.report.ratios import Ratio
-from tests.chart_records import HOSTILE, SIDES, built, counts, grown, hostile, placed, record, run
+from tests.chart_records import HOSTILE, SIDES, built, counts, grown, hostile, passes, placed, record, run
 
 CANVAS = Canvas(200, 150, 10)
 SCREEN = Canvas(300, 250, 12, interactive=True)
@@ -311,6 +311,30 @@ def test_charts_without_data_are_left_out_with_a_reason() -> None:
 def test_a_survey_has_no_front_since_every_case_has_its_own_size() -> None:
     survey = [record(f"m{side}", side, counts(side, side)) for side in SIDES]
     assert set(charts(survey, baseline=None)) == {"memory"}
+
+
+# What altair is not asked to check when a page is drawn.
+
+
+@pytest.mark.parametrize("canvas", [CANVAS, SCREEN], ids=["paper", "screen"])
+def test_every_kind_of_chart_is_vega_lite(canvas: Canvas) -> None:
+    schema = pytest.importorskip("altair", reason="the extra 'plots' is not installed").Root
+    kinds: dict[str, Any] = {}
+    for rep in (built([*run(), *passes()]), built(placed(), baseline=None)):
+        for chart in charts_of(rep, canvas.interactive)[0]:
+            kinds.setdefault(chart.key, chart)
+            if chart.key == "deltas":
+                kinds["percent"] = chart
+    assert {"macs", "latency", "macs-peak-memory", "macs-latency", "deltas-inference", "percent", "memory", "timeline"} <= set(
+        kinds
+    )
+    for chart in kinds.values():
+        spec = spec_of(panels_of(chart, canvas)[0], canvas, "x") if canvas.interactive else together(chart, canvas)
+        schema.validate(spec)
+        views = spec.get("concat", [spec])
+        assert {part["data"]["name"] for view in views for part in (view, *view["layer"]) if "data" in part} == set(
+            spec["datasets"]
+        )
 
 
 # Axes and names.

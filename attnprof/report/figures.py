@@ -17,7 +17,7 @@ from typing import Any
 
 from attnprof.errors import UsageError
 from attnprof.records import Record
-from attnprof.report.charts import Canvas, Chart, Panel, charts_of, columns_in, together
+from attnprof.report.charts import Canvas, Chart, Panel, charts_of, columns_in, panels_of, together
 from attnprof.report.charts.data import base_of, by_size, identity, series_of, size_text
 from attnprof.report.table import Report
 
@@ -46,7 +46,7 @@ def figures(report: Report) -> dict[str, str | bytes]:
         raise UsageError(f"no figure can be drawn. {' '.join(reasons)}")
     for chart in charts:
         for suffix, canvas in _CANVASES.items():
-            parts = _bounded(report, chart, suffix, [panel.title for panel in chart.draw(canvas)])
+            parts = _bounded(report, chart, suffix, [panel.title for panel in panels_of(chart, canvas)])
             for number, (svg, spec) in enumerate(parts, 1):
                 stem = f"-{chart.key}{suffix}" + (f"-{number}" if len(parts) > 1 else "")
                 out[f"{stem}.svg"] = _in_inches(svg, INCHES[suffix])
@@ -112,8 +112,7 @@ def _with(chart: Chart, titles: Sequence[str], part: str = "") -> Chart:
             return panels
         heads = [", ".join(text for text in (panel.title, part) if text) for panel in kept]
         return tuple(
-            replace(panel, title=head, chart=panel.chart.properties(title=head))
-            for panel, head in zip(kept, heads, strict=True)
+            replace(panel, title=head, view={**panel.view, "title": head}) for panel, head in zip(kept, heads, strict=True)
         )
 
     return replace(chart, draw=draw)

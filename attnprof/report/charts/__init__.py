@@ -1,7 +1,7 @@
 """Charts of a report: cost against size and cost, ratios to the baseline, who holds the peak, memory over the pass.
 
     charts_of(report) -> (charts, reasons)    every chart that has data, and why another one has none
-    chart.draw(canvas) -> panels                altair charts, one per context (mode, dtype, ...)
+    panels_of(chart, canvas) -> panels          Vega-Lite views made by altair, one per context (mode, dtype, ...)
     together(chart, canvas) -> dict             all panels as one Vega-Lite spec, for a figure; spec_of: one of them, for a page
 
 altair is imported where a chart is drawn, never before.
@@ -9,7 +9,7 @@ altair is imported where a chart is drawn, never before.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +17,17 @@ from attnprof.errors import UsageError
 from attnprof.report.charts.axes import FONT, Canvas, config
 
 if TYPE_CHECKING:
-    import altair as alt
-
     from attnprof.report.table import Report
 
-__all__ = ["Canvas", "Chart", "Panel", "charts_of", "together"]
+__all__ = ["Canvas", "Chart", "Panel", "charts_of", "panels_of", "together"]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One view: an altair chart without config, what it is called beside the other panels, and what it shows, in words."""
+    """One view: Vega-Lite with its rows, without config; what it is called beside other panels; what it shows, in words."""
 
     title: str
-    chart: alt.LayerChart | alt.FacetChart
+    view: Mapping[str, Any]
     said: str
 
 
@@ -66,9 +64,19 @@ def charts_of(report: Report, every_size: bool = False) -> tuple[list[Chart], li
     return charts, reasons
 
 
+def panels_of(chart: Chart, canvas: Canvas) -> tuple[Panel, ...]:
+    """The chart's panels. Raises UsageError where altair is not installed.
+
+    altair holds every part that it makes against Vega-Lite's schema, which takes most of the time and can find nothing that
+    depends on the records: of them a chart has numbers and text. `chart.draw` does so; the tests hold whole specs against it.
+    """
+    with _altair().utils.schemapi.debug_mode(False):
+        return chart.draw(canvas)
+
+
 def spec_of(panel: Panel, canvas: Canvas, font: str) -> dict[str, Any]:
     """One panel as Vega-Lite, with its config."""
-    return _spec(panel.chart.properties(description=panel.said), canvas, font)
+    return _spec({**panel.view, "description": panel.said}, canvas, font)
 
 
 def columns_in(in_row: int, canvas: Canvas) -> int:
@@ -79,22 +87,21 @@ def columns_in(in_row: int, canvas: Canvas) -> int:
 
 
 def together(chart: Chart, canvas: Canvas) -> dict[str, Any]:
-    """All panels of a chart as one Vega-Lite spec, each under its title where there are several."""
-    altair = _altair()
-    panels = chart.draw(canvas)
-    several = len(panels) > 1
-    views = [panel.chart.properties(title=panel.title) if several and panel.title else panel.chart for panel in panels]
-    drawn = altair.concat(*views, columns=columns_in(chart.in_row, canvas), spacing=1.5 * canvas.font) if several else views[0]
+    """All panels of a chart as one Vega-Lite spec, each under its title where there are several; for canvases of paper."""
+    panels = panels_of(chart, canvas)
+    drawn = dict(panels[0].view)
+    if len(panels) > 1:
+        views = [{**panel.view, "title": panel.title} if panel.title else dict(panel.view) for panel in panels]
+        datasets = {name: rows for view in views for name, rows in view.pop("datasets").items()}
+        columns = columns_in(chart.in_row, canvas)
+        drawn = {"concat": views, "columns": columns, "spacing": 1.5 * canvas.font, "datasets": datasets}
     if chart.foot:
-        foot = altair.TitleParams(chart.foot, orient="bottom", fontWeight="normal", fontSize=canvas.font)
-        drawn = drawn.properties(title=foot)
-    return _spec(drawn.properties(description=" ".join(panel.said for panel in panels)), canvas)
+        drawn["title"] = {"text": chart.foot, "orient": "bottom", "fontWeight": "normal", "fontSize": canvas.font}
+    return _spec({**drawn, "description": " ".join(panel.said for panel in panels)}, canvas)
 
 
-def _spec(drawn: Any, canvas: Canvas, font: str = FONT) -> dict[str, Any]:
-    found: dict[str, Any] = drawn.properties(padding=2).to_dict(validate=False)
-    found.pop("config", None)
-    return {"$schema": _altair().SCHEMA_URL, "config": config(canvas, font), **found}
+def _spec(drawn: Mapping[str, Any], canvas: Canvas, font: str = FONT) -> dict[str, Any]:
+    return {"$schema": _altair().SCHEMA_URL, "config": config(canvas, font), **drawn, "padding": 2}
 
 
 def _altair() -> Any:

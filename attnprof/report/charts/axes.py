@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -72,11 +73,25 @@ def config(canvas: Canvas, font: str = FONT) -> dict[str, Any]:
     }
 
 
-def inline(rows: Iterable[Mapping[str, Any]]) -> alt.InlineData:
-    """Rows as data of a chart; as a tuple, since altair copies a list with all that is in it at every step."""
-    import altair as alt
+def bare(drawn: alt.LayerChart | alt.FacetChart) -> dict[str, Any]:
+    """An altair chart of layers as a Vega-Lite view: without config, and with no data but their names."""
+    found: dict[str, Any] = drawn.to_dict(validate=False)
+    return {key: value for key, value in found.items() if key not in ("$schema", "config")}
 
-    return alt.InlineData(values=tuple(dict(row) for row in rows))
+
+def filled(view: Mapping[str, Any], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """A view of layers with the rows that its names of data stand for.
+
+    altair never sees rows: it would copy, walk and hash them at every step. What is left of a name is a hash of its rows, so
+    that views stand beside each other in a figure.
+    """
+    names = {name: f"data-{hashlib.sha256(json.dumps(each).encode()).hexdigest()[:32]}" for name, each in rows.items()}
+
+    def renamed(part: Mapping[str, Any]) -> dict[str, Any]:
+        return {**part, "data": {"name": names[part["data"]["name"]]}} if "data" in part else dict(part)
+
+    layers = [renamed(layer) for layer in view["layer"]]
+    return {**renamed(view), "layer": layers, "datasets": {names[name]: list(each) for name, each in rows.items()}}
 
 
 def colour_scale(count: int) -> alt.Scale:

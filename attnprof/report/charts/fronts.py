@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attnprof.report.charts import Chart, Panel
 from attnprof.report.charts.axes import (
     Canvas,
+    bare,
     colour_scale,
-    inline,
+    filled,
     log_scale,
     metric_axis,
     padded,
@@ -24,9 +25,6 @@ from attnprof.report.charts.scaling import metrics_of
 from attnprof.report.devices import tied
 from attnprof.report.metrics import METRICS, Metric
 from attnprof.report.table import Report
-
-if TYPE_CHECKING:
-    import altair as alt
 
 _PAIRS = (("macs", "peak_memory"), ("latency", "peak_memory"), ("macs", "latency"))
 _FEWEST = 3  # a front of two points says no more than the table
@@ -102,7 +100,7 @@ def _ends(values: Sequence[float | None]) -> tuple[tuple[float, float], float | 
     return (low / room**1.6, high), low / room
 
 
-def _panel(found: Sequence[Spot], frame: _Frame, title: str) -> tuple[alt.LayerChart | alt.FacetChart, str]:
+def _panel(found: Sequence[Spot], frame: _Frame, title: str) -> tuple[dict[str, Any], str]:
     import altair as alt
 
     canvas, size = frame.canvas, (frame.canvas.width, frame.canvas.height)
@@ -117,7 +115,7 @@ def _panel(found: Sequence[Spot], frame: _Frame, title: str) -> tuple[alt.LayerC
     grid = {"gridOpacity": 0.7}
     x = alt.X("at_x:Q", scale=log_scale(frame.x_ends), axis=metric_axis(frame.x, frame.x_ends, frame.x_zero, **grid))
     y = alt.Y("at_y:Q", scale=log_scale(frame.y_ends), axis=metric_axis(frame.y, frame.y_ends, frame.y_zero, **grid))
-    base = alt.Chart(inline(data)).encode(x=x, y=y)
+    base = alt.Chart(alt.NamedData("cases")).encode(x=x, y=y)
     marks = base.encode(
         color=alt.Color("series:N", scale=colour_scale(frame.series), legend=None),
         shape=alt.Shape("series:N", scale=shape_scale(frame.series), legend=None),
@@ -127,19 +125,21 @@ def _panel(found: Sequence[Spot], frame: _Frame, title: str) -> tuple[alt.LayerC
         marks = marks.encode(tooltip=[alt.Tooltip(f"{field}:N", title=head) for field, head in fields])
     front = base.transform_filter("datum.front == 'yes'")
     layers: list[Any] = [
-        front.mark_line(interpolate="step-after", strokeWidth=1, strokeDash=[4, 2]).encode(order="at_x:Q"),
+        front.mark_line(interpolate="step-after", strokeWidth=1, strokeDash=[4, 2]).encode(order=alt.Order("at_x:Q")),
         marks.transform_filter("datum.front != 'yes'").mark_point(size=3 * canvas.font, strokeWidth=1, opacity=1),
         marks.transform_filter("datum.front == 'yes'").mark_point(filled=True, size=5 * canvas.font, opacity=1),
     ]
     named = [data[i] | {"align": align, "dx": dx, "dy": dy} for i, (align, dx, dy) in places.items()]
+    rows = {"cases": data}
     for align, dx, dy in sorted({(row["align"], row["dx"], row["dy"]) for row in named}):
-        group = [row for row in named if (row["align"], row["dx"], row["dy"]) == (align, dx, dy)]
-        text = alt.Chart(inline(group)).mark_text(align=align, dx=dx, dy=dy, baseline="middle")
-        layers.append(text.encode(x=x, y=y, text="label:N"))
+        group = f"named {len(rows)}"
+        rows[group] = [row for row in named if (row["align"], row["dx"], row["dy"]) == (align, dx, dy)]
+        text = alt.Chart(alt.NamedData(group)).mark_text(align=align, dx=dx, dy=dy, baseline="middle")
+        layers.append(text.encode(x=x, y=y, text=alt.Text("label:N")))
     names = ", ".join(found[i].label for i in best)
     where = f" ({title})" if title else ""
     said = f"{frame.x.noun} against {frame.y.noun}{where}: {len(found)} cases; on the Pareto front: {names or 'none'}."
-    return alt.layer(*layers).properties(width=size[0], height=size[1]), said
+    return filled(bare(alt.layer(*layers, width=size[0], height=size[1])), rows), said
 
 
 def rows_of(found: Sequence[Spot], x: Metric, y: Metric) -> list[dict[str, Any]]:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attnprof import units
 from attnprof.records import Holder, Record
 from attnprof.report.charts import Chart, Panel
-from attnprof.report.charts.axes import COLOURS, DARK, GREY, PALE, Canvas, inline, row_axis, said_axis, text_width
+from attnprof.report.charts.axes import COLOURS, DARK, GREY, PALE, Canvas, bare, filled, row_axis, said_axis, text_width
 from attnprof.report.charts.data import by_size, name_of, shares, survey
 from attnprof.report.table import Report
 from attnprof.report.text import clean
-
-if TYPE_CHECKING:
-    import altair as alt
 
 _OTHER = "other ops"
 _MOST_HELD = 4
@@ -104,7 +101,7 @@ def _holder_text(held: Holder) -> str:
     return f"{'x'.join(map(str, held.shape))}{where}, {clean(held.phase)}"
 
 
-def _stacked(block: Sequence[Record], shown: Sequence[str], canvas: Canvas) -> alt.LayerChart | alt.FacetChart:
+def _stacked(block: Sequence[Record], shown: Sequence[str], canvas: Canvas) -> dict[str, Any]:
     import altair as alt
 
     rows, names = holder_rows(block, shown), [name_of(record) for record in block]
@@ -127,17 +124,24 @@ def _stacked(block: Sequence[Record], shown: Sequence[str], canvas: Canvas) -> a
     y = alt.Y("row:O", axis=row_axis(names))
     share = said_axis([0.0, 0.5, 1.0], ["0 %", "50 %", "100 %"], "Share of the peak", grid=False)
     x = alt.X("begin:Q", scale=alt.Scale(domain=[0, 1]), axis=share)
-    base = alt.Chart(inline(rows)).encode(y=y)
+    base = alt.Chart(alt.NamedData("parts")).encode(y=y)
     drawn = base.mark_bar(height=0.8 * canvas.row).encode(
-        x=x, x2="end:Q", color=alt.Color("group:N", scale=scale, legend=legend)
+        x=x, x2=alt.X2("end:Q"), color=alt.Color("group:N", scale=scale, legend=legend)
     )
     if canvas.interactive:
         fields = (("label", "Mechanism"), ("op", "Made by"), ("said", "Bytes"), ("what", "What"), ("peak", "Peak"))
         drawn = drawn.encode(tooltip=[alt.Tooltip(f"{field}:N", title=head) for field, head in fields])
     pale = [group for group, colour in zip(groups, colours, strict=True) if colour in PALE]
-    ink = alt.condition(alt.FieldOneOfPredicate("group", pale), alt.value(DARK), alt.value("white"))
+    dark = {"test": {"field": "group", "oneOf": pale}, "value": DARK}
+    ink = alt.ColorValue("white", condition=dark)
     inside = base.transform_filter("datum.inside != ''").mark_text(fontSize=small)
     wholes = list({row["row"]: {"row": row["row"], "peak": row["peak"], "end": 1.0} for row in rows}.values())
-    text = alt.Chart(inline(wholes)).mark_text(align="left", dx=3).encode(x=alt.X("end:Q"), y=y, text="peak:N")
-    layers = alt.layer(drawn, inside.encode(x=alt.X("middle:Q"), text="inside:N", color=ink), text)
-    return layers.properties(width=canvas.width, height=canvas.row * len(names))
+    text = alt.Chart(alt.NamedData("wholes")).mark_text(align="left", dx=3)
+    layers = alt.layer(
+        drawn,
+        inside.encode(x=alt.X("middle:Q"), text=alt.Text("inside:N"), color=ink),
+        text.encode(x=alt.X("end:Q"), y=y, text=alt.Text("peak:N")),
+        width=canvas.width,
+        height=canvas.row * len(names),
+    )
+    return filled(bare(layers), {"parts": rows, "wholes": wholes})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from attnprof import units
 from attnprof.records import Moment, Record
 from attnprof.report.blocks import distinctions
 from attnprof.report.charts import Chart, Panel
-from attnprof.report.charts.axes import COLOURS, GREY, Canvas, inline, text_width
+from attnprof.report.charts.axes import COLOURS, GREY, Canvas, bare, filled, text_width
 from attnprof.report.charts.data import by_size, name_of, shares, survey
 from attnprof.report.table import Report
 from attnprof.report.text import clean, clip
@@ -198,13 +199,20 @@ def side_of(share: float, room: float, turns: Sequence[float]) -> str:
     return (choices or inside or [wide])[0]
 
 
-def _drawn(record: Record, canvas: Canvas) -> alt.LayerChart | alt.FacetChart:
-    import altair as alt
-
+def _drawn(record: Record, canvas: Canvas) -> dict[str, Any]:
     rows = moment_rows(record.moments)
     mark = _peak_row(record, canvas, rows)
-    unit, size = _unit(mark["bytes"])
-    phases = list(dict.fromkeys(row["phase"] for row in rows))
+    turns = [{"at": after["begin"]} for before, after in pairwise(rows) if before["phase"] != after["phase"]]
+    view = _view(_unit(mark["bytes"]), tuple(dict.fromkeys(row["phase"] for row in rows)), canvas)
+    return filled(view, {"moments": rows, "peak": [mark]} | ({"turns": turns} if turns else {}))
+
+
+@lru_cache(maxsize=64)
+def _view(in_unit: tuple[str, int], phases: tuple[str, ...], canvas: Canvas) -> dict[str, Any]:
+    """The view without rows: the cases of a page have a few between them, and altair takes longest for it."""
+    import altair as alt
+
+    unit, size = in_unit
     scale = alt.Scale(domain=phases, range=[_COLOURS.get(phase, GREY) for phase in phases])
     legend = alt.Legend(title=None, orient="bottom", symbolType="square", symbolSize=6 * canvas.font, symbolStrokeWidth=0)
     colour = alt.Color("phase:N", scale=scale, legend=legend)
@@ -212,41 +220,40 @@ def _drawn(record: Record, canvas: Canvas) -> alt.LayerChart | alt.FacetChart:
     x = alt.X("begin:Q", scale=alt.Scale(nice=False, zero=True), axis=x_axis)
     y_axis = alt.Axis(title="Live memory", tickCount=5, labelExpr=f"format(datum.value, '.6~g') + ' {unit}'", gridOpacity=0.7)
     y = alt.Y("value:Q", scale=alt.Scale(nice=False, zero=True), axis=y_axis)
-    bars = alt.Chart(inline(rows)).transform_calculate(value=f"datum.bytes / {size}", zero="0").encode(x=x, x2="end:Q")
-    marks = alt.Chart(inline([mark])).transform_calculate(
+    bars = alt.Chart(alt.NamedData("moments")).transform_calculate(value=f"datum.bytes / {size}", zero="0")
+    bars = bars.encode(x=x, x2=alt.X2("end:Q"))
+    marks = alt.Chart(alt.NamedData("peak")).transform_calculate(
         value=f"datum.bytes / {size}", top_value=f"datum.top / {size}", foot_value=f"datum.foot / {size}"
     )
     at = alt.X("at:Q")
     layers: list[Any] = [
         bars.mark_rect(strokeWidth=0.5).encode(
-            y=y, y2="zero:Q", color=colour, stroke=alt.Stroke("phase:N", scale=scale, legend=legend)
+            y=y, y2=alt.Y2("zero:Q"), color=colour, stroke=alt.Stroke("phase:N", scale=scale, legend=legend)
         ),
         marks.mark_point(opacity=0).encode(x=at, y=alt.Y("top_value:Q")),
-        marks.mark_rule(strokeWidth=0.7).encode(x=at, y=alt.Y("value:Q"), y2="foot_value:Q"),
+        marks.mark_rule(strokeWidth=0.7).encode(x=at, y=alt.Y("value:Q"), y2=alt.Y2("foot_value:Q")),
     ]
     if len(phases) > 1:
-        ends = [{"at": after["begin"]} for before, after in pairwise(rows) if before["phase"] != after["phase"]]
-        layers.append(alt.Chart(inline(ends)).mark_rule(strokeWidth=0.7, strokeDash=[4, 3]).encode(x=at))
+        layers.append(alt.Chart(alt.NamedData("turns")).mark_rule(strokeWidth=0.7, strokeDash=[4, 3]).encode(x=at))
     text = marks.mark_text(align=alt.ExprRef("datum.side"), baseline="top", lineBreak="\n", lineHeight=_LINE * canvas.font)
-    layers.append(text.encode(x=at, y=alt.value(0), text="text:N"))
+    layers.append(text.encode(x=at, y=alt.YValue(0), text=alt.Text("text:N")))
     if canvas.interactive:
-        layers.append(_hovered(bars, alt))
+        layers.append(_hovered(bars))
     wide = "container" if canvas.interactive else canvas.width
-    return alt.layer(*layers).properties(width=wide, height=canvas.height)
+    return bare(alt.layer(*layers, width=wide, height=canvas.height))
 
 
-def _hovered(bars: Any, altair: Any) -> Any:
+def _hovered(bars: alt.Chart) -> alt.Chart:
     """Bars of the whole height that nobody sees, so that a low one is as easily pointed at as a high one."""
-    hover = altair.selection_point(name="pointed", on="pointerover", clear="pointerout", empty=False)
+    import altair as alt
+
+    hover = alt.selection_point(name="pointed", on="pointerover", clear="pointerout", empty=False)
     fields = (("said", "Alive"), ("op", "At"), ("module", "In"), ("phase", "Pass"), ("end", "Event"))
-    return (
-        bars.mark_rect(fill=GREY)
-        .encode(
-            y=altair.value(0),
-            y2=altair.value("height"),
-            opacity=altair.condition(hover, altair.value(0.3), altair.value(0)),
-            tooltip=[altair.Tooltip(f"{field}:N", title=head) for field, head in fields],
-        )
-        .properties(name="hidden")
-        .add_params(hover)
+    drawn = bars.mark_rect(fill=GREY).encode(
+        y=alt.YValue(0),
+        y2=alt.Y2Value("height"),
+        opacity=alt.OpacityValue(0, condition={"param": "pointed", "empty": False, "value": 0.3}),
+        tooltip=[alt.Tooltip(f"{field}:N", title=head) for field, head in fields],
     )
+    found: alt.Chart = drawn.properties(name="hidden").add_params(hover)
+    return found

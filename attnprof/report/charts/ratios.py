@@ -5,20 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attnprof import units
 from attnprof.records import Record
 from attnprof.report.charts import Chart, Panel, columns_in
-from attnprof.report.charts.axes import COLOURS, GREY, Canvas, inline, log_scale, row_axis, said_axis, text_width, ticks
+from attnprof.report.charts.axes import (
+    COLOURS,
+    GREY,
+    Canvas,
+    bare,
+    filled,
+    log_scale,
+    row_axis,
+    said_axis,
+    text_width,
+    ticks,
+)
 from attnprof.report.charts.data import Bar, bars, base_of, by_size, name_of, series_of, slug, survey
 from attnprof.report.charts.scaling import metrics_of
 from attnprof.report.metrics import Metric
 from attnprof.report.table import Report
 from attnprof.report.text import clean
-
-if TYPE_CHECKING:
-    import altair as alt
 
 _LESS, _MORE = COLOURS[0], COLOURS[1]
 _RATIO_TICKS = 2  # beside that at 1
@@ -135,7 +143,7 @@ def _place(ratio: float, axis: _Axis) -> float:
     return 100 * (ratio - 1) if axis.percent else ratio or axis.begin
 
 
-def _bars(each: Sequence[Bar], canvas: Canvas, named: bool) -> alt.LayerChart | alt.FacetChart:
+def _bars(each: Sequence[Bar], canvas: Canvas, named: bool) -> dict[str, Any]:
     import altair as alt
 
     axis = _axis(each)
@@ -144,7 +152,7 @@ def _bars(each: Sequence[Bar], canvas: Canvas, named: bool) -> alt.LayerChart | 
     if axis.percent:
         x = alt.X(
             "at:Q",
-            scale=alt.Scale(domain=list(axis.ends), nice=False),
+            scale=alt.Scale(domain=axis.ends, nice=False),
             axis=alt.Axis(title=None, tickCount=3, format="~g", grid=False),
         )
     else:
@@ -152,17 +160,18 @@ def _bars(each: Sequence[Bar], canvas: Canvas, named: bool) -> alt.LayerChart | 
         found = sorted([*found[:: math.ceil(len(found) / _RATIO_TICKS) or 1], 1.0])
         texts = [f"{value:g}" if 1e-3 <= value < 1e4 else ratio_said(value).replace(".0e", "e") for value in found]
         x = alt.X("at:Q", scale=log_scale(axis.ends), axis=said_axis(found, texts, None, grid=False))
-    base = alt.Chart(inline(data)).encode(y=y)
+    base = alt.Chart(alt.NamedData("bars")).encode(y=y)
     colour = alt.Color("side:N", scale=alt.Scale(domain=["less", "more", "none"], range=[_LESS, _MORE, GREY]), legend=None)
-    drawn = base.mark_bar(height=0.62 * canvas.row).encode(x=x, x2="begin:Q", color=colour)
+    drawn = base.mark_bar(height=0.62 * canvas.row).encode(x=x, x2=alt.X2("begin:Q"), color=colour)
     if canvas.interactive:
         drawn = drawn.encode(tooltip=[alt.Tooltip("label:N", title="Mechanism"), alt.Tooltip("said:N", title="Over baseline")])
     layers: list[Any] = [drawn]
     if any("low" in row for row in data):
         layers.append(
-            base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1).encode(x=alt.X("low:Q"), x2="high:Q")
+            base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1).encode(x=alt.X("low:Q"), x2=alt.X2("high:Q"))
         )
-    layers.append(alt.Chart(inline([{"at": axis.begin}])).mark_rule(strokeWidth=0.5).encode(x=x))
+    layers.append(alt.Chart(alt.NamedData("begin")).mark_rule(strokeWidth=0.5).encode(x=x))
     room = max(text_width(str(row["text"]), canvas.font) for row in data) + canvas.font
-    layers.append(base.mark_text(align="right").encode(x=alt.value(canvas.width + room), text="text:N"))
-    return alt.layer(*layers).properties(width=canvas.width, height=canvas.row * len(each))
+    layers.append(base.mark_text(align="right").encode(x=alt.XValue(canvas.width + room), text=alt.Text("text:N")))
+    drawn = bare(alt.layer(*layers, width=canvas.width, height=canvas.row * len(each)))
+    return filled(drawn, {"bars": data, "begin": [{"at": axis.begin}]})

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from attnprof.report.charts import Chart, Panel
 from attnprof.report.charts.axes import (
     Canvas,
+    bare,
     colour_scale,
-    inline,
+    filled,
     log_scale,
     metric_axis,
     padded,
@@ -174,7 +175,7 @@ def point_rows(rows: Sequence[Line], metric: Metric) -> list[dict[str, Any]]:
     return out
 
 
-def _panel(rows: Sequence[Line], frame: _Frame) -> alt.LayerChart | alt.FacetChart:
+def _panel(rows: Sequence[Line], frame: _Frame) -> dict[str, Any]:
     import altair as alt
 
     canvas = frame.canvas
@@ -183,24 +184,29 @@ def _panel(rows: Sequence[Line], frame: _Frame) -> alt.LayerChart | alt.FacetCha
     x_ends = (first / 1.06, last * (last / first) ** (_LEADER / (1 - _LEADER)))
     data = point_rows(rows, frame.metric)
     hover = alt.selection_point(fields=["series"], on="pointerover", clear="pointerout", empty=True)
-    clear = alt.condition(hover, alt.value(1.0), alt.value(0.12)) if canvas.interactive else alt.value(1.0)
+    fixed = alt.OpacityValue(1.0)
+    clear = (
+        alt.OpacityValue(0.12, condition={"param": hover.name, "empty": True, "value": 1.0}) if canvas.interactive else fixed
+    )
     colour = alt.Color("series:N", scale=colour_scale(frame.series), legend=None)
     shape = alt.Shape("series:N", scale=shape_scale(frame.series), legend=None)
     sizes = _size_axis(rows, x_ends, canvas)
     x = alt.X("n:Q", scale=log_scale(x_ends), axis=sizes)
     y = alt.Y("value:Q", scale=log_scale(frame.y_ends), axis=metric_axis(frame.metric, frame.y_ends, gridOpacity=0.7))
-    base = alt.Chart(inline(data)).encode(x=x, color=colour, opacity=clear)
+    base = alt.Chart(alt.NamedData("points")).encode(x=x, color=colour, opacity=clear)
+    detail = alt.Detail("line:N")
     layers: list[Any] = []
     if any("low" in row for row in data):
         band = base.transform_filter("isValid(datum.low)").mark_area(fillOpacity=0.18, strokeOpacity=0)
-        layers.append(band.encode(y=alt.Y("low:Q"), y2="high:Q", detail="line:N"))
-    layers.append(base.mark_line(strokeWidth=1.3).encode(y=y, detail="line:N"))
+        layers.append(band.encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q"), detail=detail))
+    layers.append(base.mark_line(strokeWidth=1.3).encode(y=y, detail=detail))
     dots = base.mark_point(filled=True, size=2.6 * canvas.font).encode(y=y, shape=shape)
     layers.append(dots.encode(tooltip=_tooltip(data, frame.metric)) if canvas.interactive else dots)
-    layers += _names(rows, frame, height, x_ends, {"x": x, "y": y, "color": colour, "shape": shape, "opacity": clear})
+    names = _names(rows, frame, height, x_ends)
+    layers += _named({"x": x, "y": y, "color": colour, "shape": shape, "opacity": clear}, canvas)
     if canvas.interactive:
         layers[0] = layers[0].add_params(hover)
-    return alt.layer(*layers).properties(width=canvas.width, height=height)
+    return filled(bare(alt.layer(*layers, width=canvas.width, height=height)), {"points": data, "names": names})
 
 
 def _tooltip(data: Sequence[dict[str, Any]], metric: Metric) -> list[alt.Tooltip]:
@@ -231,15 +237,11 @@ def _size_axis(rows: Sequence[Line], x_ends: tuple[float, float], canvas: Canvas
     return said_axis(shown, [sizes[n] for n in shown], "Input size", grid=False)
 
 
-def _names(
-    rows: Sequence[Line], frame: _Frame, height: float, x_ends: tuple[float, float], encode: Mapping[str, Any]
-) -> list[alt.Chart]:
-    """Leaders from the last points to the right side, a marker there, and the names, none on another."""
-    import altair as alt
-
+def _names(rows: Sequence[Line], frame: _Frame, height: float, x_ends: tuple[float, float]) -> list[dict[str, Any]]:
+    """The data of the names: where each line ends, and where its name stands on the right side, none on another."""
     canvas, ends = frame.canvas, frame.y_ends
     wanted = [position(line.points[-1].reading.value, ends, height) for line in rows]
-    data = [
+    return [
         {
             "series": line.series,
             "name": name_text(line, frame.metric),
@@ -250,7 +252,15 @@ def _names(
         }
         for line, place in zip(rows, spread(wanted, canvas.row, height), strict=True)
     ]
-    base = alt.Chart(inline(data)).encode(**{key: encode[key] for key in ("x", "y", "opacity")})
-    leader = base.mark_rule(strokeWidth=0.5, strokeDash=[2, 2]).encode(x2="last_n:Q", y2="last:Q", color=encode["color"])
+
+
+def _named(encode: Mapping[str, Any], canvas: Canvas) -> list[alt.Chart]:
+    """Leaders from the last points to the right side, a marker there, and the names."""
+    import altair as alt
+
+    base = alt.Chart(alt.NamedData("names")).encode(**{key: encode[key] for key in ("x", "y", "opacity")})
+    leader = base.mark_rule(strokeWidth=0.5, strokeDash=[2, 2])
+    ends = {"x2": alt.X2("last_n:Q"), "y2": alt.Y2("last:Q"), "color": encode["color"]}
     marker = base.mark_point(filled=True, size=2.6 * canvas.font).encode(color=encode["color"], shape=encode["shape"])
-    return [leader, marker, base.mark_text(align="left", dx=0.6 * canvas.font).encode(text="name:N")]
+    text = base.mark_text(align="left", dx=0.6 * canvas.font).encode(text=alt.Text("name:N"))
+    return [leader.encode(**ends), marker, text]

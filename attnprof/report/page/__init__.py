@@ -15,7 +15,7 @@ from typing import Any
 
 from attnprof.errors import UsageError
 from attnprof.plain import printable
-from attnprof.report.charts import Canvas, Chart, charts_of, spec_of
+from attnprof.report.charts import Canvas, Chart, charts_of, panels_of, spec_of
 from attnprof.report.charts.axes import config
 from attnprof.report.json import data
 from attnprof.report.page.packed import packed
@@ -80,7 +80,7 @@ def _drawn(charts: list[Chart]) -> tuple[list[dict[str, Any]], list[dict[str, An
     specs: list[dict[str, Any]] = []
     for chart in charts:
         panels = []
-        for panel in chart.draw(_CANVAS):
+        for panel in panels_of(chart, _CANVAS):
             spec = spec_of(panel, _CANVAS, _FONT)
             del spec["config"]  # the page has one for each theme
             panels.append({"title": panel.title, "said": panel.said, "number": len(specs)})

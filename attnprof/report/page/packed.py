@@ -23,7 +23,7 @@ def packed(specs: Sequence[dict[str, Any]]) -> tuple[list[Any], list[dict[str, A
         bare = {key: value for key, value in spec.items() if key not in ("description", "datasets")}
         text, rows = json.dumps(bare, separators=(",", ":")), {}
         for number, (name, values) in enumerate(spec.get("datasets", {}).items()):
-            text = text.replace(f'"{name}"', f'"rows{number}"')  # altair names data by a hash of them
+            text = text.replace(f'"{name}"', f'"rows{number}"')  # their names are hashes of them
             rows[f"rows{number}"] = _columns(list(values))
         said = spec.get("description", "")
         panels.append({"spec": shared.setdefault(text, len(shared)), "said": said, "rows": rows})
