@@ -82,7 +82,7 @@ def fill(module: nn.Module, seed: int = 0) -> nn.Module:
 
 def make(mechanism: Mechanism, shape: Shape, args: dict[str, Any], dtype: torch.dtype = torch.float64) -> nn.Module:
     """A filled module in `dtype`."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     module: nn.Module = mechanisms.build(mechanism, shape, args)
     return fill(module.to(dtype))
 

@@ -1,4 +1,4 @@
-"""What a test run does once: garbage collection after collecting, and the exemptions from the catalogue's sweep at the end."""
+"""What a test run does once, or now and then: garbage collection, the claims' verdicts, the catalogue's exemptions at the end."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from attnprof.claims import Verdict
 
 
+_MANY = 5_000  # objects: a full collection walks so many in 3 ms
+_EVERY = 10  # tests between two looks: a look takes 1 ms where there are 40,000
+_finished = 0
+
+
 def pytest_collection_finish() -> None:
     """What is alive now (torch, thousands of collected tests) lives to the end: no later collection walks it.
 
@@ -21,6 +26,15 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_logfinish() -> None:
+    """The same for what tests have imported since (0.03 to 0.07 s in each collection), now that no test has anything alive."""
+    global _finished
+    _finished += 1
+    if _finished % _EVERY == 0 and len(gc.get_objects(generation=2)) > _MANY:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")

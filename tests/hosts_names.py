@@ -6,6 +6,7 @@ python -m tests.hosts_names      writes it (`make catalogue`)
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from attnprof import hosts
 FILE = Path(hosts.__file__).parent / "submodules.json"
 
 
+@cache
 def names_of(host: str) -> list[str]:
-    """Dotted names, every module under all names that it has."""
+    """Dotted names, every module under all names that it has; a network is built once per process."""
     with torch.device("meta"):
         network = hosts.build(host, hosts.describe(host).natural, {})
     return [name for name, _ in network.named_modules(remove_duplicate=False) if name]

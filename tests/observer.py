@@ -89,7 +89,7 @@ def observe_mechanism(name: str, mode: str, shape: Shape) -> Observed:
     torch.set_num_threads(1)
     training = mode == "training"
     mechanism = mechanisms.load(name)
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     module = mechanisms.build(mechanism, shape, {}).train(training)
     specs = mechanisms.input_specs(mechanism, shape, {})
     recorded = record_module(module, specs, mode, target="cpu", objective=mechanism.objective, allow_real=False)

@@ -44,9 +44,9 @@ def equals_reference(mechanism: Mechanism, name: str, args: dict[str, Any]) -> N
         twin = make(mechanism, shape, args).train(training)
         inputs, twin_inputs = make_inputs(mechanism, shape, args), make_inputs(mechanism, shape, args)
         p = {**dict(twin.named_parameters(remove_duplicate=False)), **dict(twin.named_buffers(remove_duplicate=False))}
-        torch.manual_seed(7)
+        torch.default_generator.manual_seed(7)
         got = flatten(module(*inputs))
-        torch.manual_seed(7)
+        torch.default_generator.manual_seed(7)
         want = flatten(reference_of(name).reference(p, *twin_inputs, training=training, **full))
         assert len(got) == len(want)
         generator = torch.Generator().manual_seed(3)
@@ -116,7 +116,7 @@ def every_parameter_gets_a_finite_gradient(mechanism: Mechanism, name: str, args
     for training in (True, False):
         module = make(mechanism, small_shape(name), args).train(training)
         inputs = make_inputs(mechanism, small_shape(name), args)
-        torch.manual_seed(7)
+        torch.default_generator.manual_seed(7)
         outputs = module(*inputs)
         generator = torch.Generator().manual_seed(3)
         roots = flatten(outputs if mechanism.objective is None else mechanism.objective(outputs))
@@ -141,9 +141,9 @@ def batch_items_are_independent_in_eval(mechanism: Mechanism, name: str, args: d
     shape = small_shape(name)
     module = make(mechanism, shape, args).eval()
     inputs = make_inputs(mechanism, shape, args)
-    torch.manual_seed(7)
+    torch.default_generator.manual_seed(7)
     whole = flatten(module(*inputs))
-    torch.manual_seed(7)
+    torch.default_generator.manual_seed(7)
     first = flatten(module(*(tensor[:1] for tensor in inputs)))
     for a, b in zip(whole, first, strict=True):
         torch.testing.assert_close(a[:1], b, rtol=1e-9, atol=1e-11)
