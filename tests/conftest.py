@@ -1,4 +1,4 @@
-"""What a test run does once, or now and then: garbage collection, the claims' verdicts, the catalogue's exemptions at the end."""
+"""What a test run does once, or now and then: garbage collection, every claim's verdict, the exemptions of the catalogue."""
 
 from __future__ import annotations
 

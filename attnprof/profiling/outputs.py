@@ -31,7 +31,7 @@ def outputs_of(case: Case) -> Outputs:
     given = [instantiate.meta_input(spec, dtype, False) for spec in mechanisms.input_specs(mechanism, case.shape, case.args)]
     whole = instantiate.without_data(module)
     kept = instantiate.attributes_kept(module) if whole else instantiate.swapped(module, instantiate.to_meta)
-    with kept, torch.no_grad(), _Counting(module) as counting:
+    with kept, torch.no_grad(), Tracer(), _Counting(module) as counting:  # the tracer makes what the ops return
         module(*given)
     return Outputs(counting.layers, counting.products)
 
@@ -43,6 +43,11 @@ class _Counting(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.weights = {tensor.untyped_storage()._cdata for tensor in module.parameters()}
         self.layers = self.products = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """As for a Tracer."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """The op itself; what it returns is counted."""

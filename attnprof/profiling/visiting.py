@@ -54,11 +54,13 @@ def run(network: nn.Module, shape: Shape, visits: Mapping[str, Visit]) -> None:
 
 
 def _forward(network: nn.Module, shape: Shape, visits: Mapping[str, Visit]) -> None:
+    from attnprof.profiling.counting.tracer import Tracer  # torch's own meta kernels take six times as long, and import dynamo
+
     size = (shape.batch, shape.channels, shape.height, shape.width)
     whole = instantiate.without_data(network)
     kept = instantiate.attributes_kept(network) if whole else instantiate.swapped(network, instantiate.to_meta)
     try:
-        with kept, torch.no_grad():
+        with kept, torch.no_grad(), Tracer():
             network.eval()(torch.empty(size, device="meta"))
     except Exception as error:
         if built_without_data(network) or not asks_for_data(error):
