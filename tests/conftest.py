@@ -41,12 +41,13 @@ def pytest_runtest_logfinish() -> None:
 def every_verdict(tmp_path_factory: pytest.TempPathFactory) -> list[Verdict]:
     """What `verify` finds of every shipped claim, found once for all workers: half a minute of traces."""
     from attnprof.claims import Verdict
-    from attnprof.cli.verify import read, verified
+    from attnprof.cli.verify import verified
+    from tests.shipped import papers_of_claims
 
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # a worker's folder lies in that of the run
     kept = shared / "every_verdict.pickle"
-    papers = read(())
+    papers = papers_of_claims()
     with (shared / "every_verdict.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not kept.exists():  # a claim's `value` is code: it stays here

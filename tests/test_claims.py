@@ -19,6 +19,7 @@ from attnprof.errors import SpecError, UntraceableError, UsageError
 from attnprof.records import Case, Counts, OpCost, Outputs, Shape
 from attnprof.spec import yaml_loader
 from tests import claims_page
+from tests.shipped import papers_of_claims
 
 GOOD = """\
 paper: Test
@@ -511,7 +512,7 @@ def test_growth_is_judged_by_the_closed_form(growth: laws.Growth, verdict: str, 
 # --- what is shipped
 
 
-SHIPPED = parse_files(list(claims.shipped().values()))
+SHIPPED = papers_of_claims()
 
 
 def test_more_than_a_hundred_numbers_were_seen_in_a_source() -> None:
