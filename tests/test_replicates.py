@@ -182,8 +182,8 @@ def test_two_spawned_processes_time_the_whole_block() -> None:
         assert one.memory is not None
     assert len({timing_of(one).block for one in found}) == 1
     measured = [step for step in steps if step.stage == "measure"]
-    assert [(step.done, step.total) for step in measured] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert [step.text for step in measured] == ["process 1 of 2"] * 2 + ["process 2 of 2"] * 2
+    assert [(step.done, step.total) for step in measured] == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
+    assert [step.text for step in measured] == ["", *["process 1 of 2"] * 2, *["process 2 of 2"] * 2]
 
 
 Answers = list[Callable[[Case], dict[str, Any]]]

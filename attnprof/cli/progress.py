@@ -65,11 +65,25 @@ def _plain(budget_s: float | None) -> Listener:
 
 def time_left(event: Any, passed: float, budget_s: float | None = None) -> str:
     """'about 8 s' of a stage: as predicted, else in proportion to what is done; at most what the budget still allows."""
-    if not 0 < event.done < event.total or passed < 1:
-        return ""
-    left = event.left_s if event.left_s is not None else passed / event.done * (event.total - event.done)
+    left = seconds_left(event, passed, budget_s)
+    return "" if left is None else _about(left)
+
+
+def seconds_left(event: Any, passed: float, budget_s: float | None = None) -> float | None:
+    """The same in seconds; None where nothing is known yet, or nothing is left."""
+    if not event.done < event.total:
+        return None
+    left: float | None = event.left_s
+    if left is None or event.stage == "trace":
+        if event.done == 0 or passed < 1:
+            return None
+        left = passed / event.done * (event.total - event.done) if left is None else left
     if event.stage != "trace" and budget_s is not None:
         left = min(left, max(budget_s - passed, 0.0))
+    return left
+
+
+def _about(left: float) -> str:
     for unit, seconds in (("h", 3600.0), ("min", 60.0)):
         if left >= 1.5 * seconds:
             return f"about {left / seconds:.2g} {unit}"
@@ -79,9 +93,17 @@ def time_left(event: Any, passed: float, budget_s: float | None = None) -> str:
 @contextmanager
 def _bar(budget_s: float | None) -> Iterator[Listener]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+    from rich.text import Text
 
-    columns = (TextColumn("{task.fields[stage]:<8}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]:>14}"))
+    class Left(ProgressColumn):
+        """Time left, counted down from the latest prediction: a block says nothing before it is through."""
+
+        def render(self, task: Task) -> Text:
+            due: float | None = task.fields["due"]
+            return Text(f"{'' if due is None else _about(max(due - time.monotonic(), 0.0)):>14}")
+
+    columns = (TextColumn("{task.fields[stage]:<8}"), BarColumn(), MofNCompleteColumn(), Left())
     with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as bar:
         tasks: dict[str, Any] = {}
         began: dict[str, float] = {}
@@ -93,10 +115,11 @@ def _bar(budget_s: float | None) -> Iterator[Listener]:
             now = time.monotonic()
             if event.stage not in tasks:
                 began[event.stage] = now
-                tasks[event.stage] = bar.add_task("", total=event.total, stage=event.stage, left="")
+                tasks[event.stage] = bar.add_task("", total=event.total, stage=event.stage, due=None)
             what = f"{event.case.label} {event.case.shape.text()}" if event.case is not None else event.text
-            left = time_left(event, now - began[event.stage], budget_s)
+            left = seconds_left(event, now - began[event.stage], budget_s)
+            due = None if left is None else now + left
             what = printable(what[:40]).replace("[", r"\[")
-            bar.update(tasks[event.stage], completed=event.done, total=event.total, description=what, left=left)
+            bar.update(tasks[event.stage], completed=event.done, total=event.total, description=what, due=due)
 
         yield listen

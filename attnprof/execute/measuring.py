@@ -8,7 +8,7 @@ from typing import Any
 
 from attnprof.execute.blocks import Phase, late, measure_block
 from attnprof.execute.child import Ending, converse
-from attnprof.execute.options import Listener, Options
+from attnprof.execute.options import Listener, Options, Progress
 from attnprof.execute.predict import MEMORY_SHARE, Predictor, Rates, choose, needed_bytes, shares, split_by_memory
 from attnprof.execute.tracing import child_memory
 from attnprof.profiling.measuring.device import cache_bytes
@@ -77,7 +77,7 @@ def without_memory(record: Record, free: int) -> Record:
 
 def _within_budget(groups: list[list[Record]], phase: Phase) -> Iterator[Record]:
     """Measure what fits, cheapest block first; choose anew after each, with what was learned and the time that is left."""
-    waiting = [group for group in groups if group]
+    waiting, told = [group for group in groups if group], False
     while waiting:
         chosen = choose(waiting, phase.predictor, phase.options.min_samples, phase.left_s(), phase.options.first)
         if not chosen:
@@ -90,6 +90,10 @@ def _within_budget(groups: list[list[Record]], phase: Phase) -> Iterator[Record]
             for members in chosen
             for record in members
         )
+        if not told:  # nothing is heard of a block before it is through
+            told = True
+            rest = min(phase.expected_s, max(phase.left_s(), 0.0))
+            phase.listener(Progress("measure", len(phase.done), phase.total, left_s=rest))
         keys = {record.case.key for record in group}
         share = shares(chosen, phase.predictor, phase.options.min_samples, phase.left_s(), phase.left_s())[0]
         waiting = [[record for record in rest if record.case.key not in keys] for rest in waiting]
