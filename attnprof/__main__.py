@@ -21,7 +21,8 @@ def main() -> None:
 
     try:
         code = cli.main(prog_name="attnprof", standalone_mode=False)
-    except click.exceptions.Abort:
+    except click.exceptions.Abort:  # what click makes of Ctrl-C
+        print("attnprof: interrupted.", file=sys.stderr)
         code = 130
     except click.ClickException as error:
         said = io.StringIO()
@@ -32,9 +33,6 @@ def main() -> None:
         at_a_place = re.match(r"[^\n]+:\d+:\d+: ", str(error))
         print(error if at_a_place else f"attnprof: {error}", file=sys.stderr)
         code = error.exit_code
-    except KeyboardInterrupt:
-        print("attnprof: interrupted.", file=sys.stderr)
-        code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141

@@ -432,7 +432,8 @@ def test_a_second_run_measures_nothing_again(call: Call, tiny: Path, out: Path, 
     assert done.code == 0
     assert "[trace" not in done.err
     assert "[measure" not in done.err
-    assert ("continued (4 of 4" in done.err) == (not flags)
+    assert "continued (4 of 4 cases are there" in done.err
+    assert ("--fresh starts anew" in done.err) == (not flags)
     assert lines_of_kind(out / "tiny.jsonl", "record") == 2 * CASES  # once counted, once measured
     assert (out / "tiny.csv").read_text() == before
     assert (out / "notes.txt").read_text() == "mine"
@@ -549,7 +550,7 @@ def test_a_torn_last_line_is_said_and_that_case_runs_again(call: Call, tiny: Pat
     done = call("run", tiny, "--device", "cpu", "--out", out)
     assert done.code == 0
     assert f"warning: tiny.jsonl:{1 + 2 * CASES}: the last line is torn" in done.err
-    assert "of 1 more the counts are there" in done.err
+    assert "cases are there, and the counts of 1 more; --fresh" in done.err
     assert "[measure 1/1]" in done.err
     stored = store.load(path)
     assert stored.warnings == ()
@@ -590,7 +591,7 @@ def test_an_interrupted_run_goes_on_with_resume(call: Call, tiny: Path) -> None:
     child.send_signal(signal.SIGINT)
     printed, rest = child.communicate(timeout=60)
     assert child.returncode == 130
-    assert "interrupted: 2 of 4 cases are done." in rest
+    assert "interrupted: 2 of 4 cases are done (of 2 more the counts are there)." in rest
     assert "--resume" in rest
     assert "Traceback" not in rest
     assert "interrupted" in printed
@@ -601,7 +602,7 @@ def test_an_interrupted_run_goes_on_with_resume(call: Call, tiny: Path) -> None:
 
     done = call("run", tiny, "--device", "cpu", "--out", "out", "--resume")
     assert done.code == 0
-    assert "of 2 more the counts are there: they are not counted again." in done.err
+    assert "(2 of 4 cases are there, and the counts of 2 more)" in done.err
     assert "[trace" not in done.err
     assert "[measure 2/2]" in done.err
     assert all(is_measured(record) for record in store.load(path).records.values())

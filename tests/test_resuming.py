@@ -27,7 +27,7 @@ def test_a_smaller_budget_takes_no_measurement_away(call: Call, tiny: Path, out:
     lines = lines_of_kind(path, "record")
     done = call("run", tiny, "--device", "cpu", "--out", out, "--resume", "--set", "measure.run_budget_s=0.001")
     assert done.code == 0
-    assert "of 2 more the counts are there" in done.err
+    assert "(2 of 4 cases are there, and the counts of 2 more)" in done.err
     assert lines_of_kind(path, "record") == lines
     now = store.load(path)
     assert len(now.records) == CASES
@@ -40,6 +40,17 @@ def test_a_smaller_budget_takes_no_measurement_away(call: Call, tiny: Path, out:
     [
         (LEFT, TIMED, TIMED),
         (LEFT, RECORD, LEFT),
+        (replace(LEFT, detail=f"{NOT_MEASURED_BUDGET}: 8 s needed"), LEFT, LEFT),
+        (
+            TIMED,
+            replace(TIMED, memory=Memory(1, "cpu_allocator"), detail=""),
+            replace(TIMED, memory=Memory(1, "cpu_allocator"), detail=""),
+        ),
+        (
+            replace(TIMED, memory=Memory(2, "cpu_allocator"), detail=""),
+            TIMED,
+            replace(TIMED, memory=Memory(2, "cpu_allocator"), detail=""),
+        ),
         (replace(TIMED, energy_j=2.0), TIMED, replace(TIMED, energy_j=2.0)),
         (replace(LEFT, status="crashed"), TIMED, replace(LEFT, status="crashed")),
         (LEFT, replace(TIMED, status="error"), LEFT),
@@ -54,3 +65,34 @@ def test_a_calibrated_peak_that_is_new_joins_what_was_timed() -> None:
     found = _better(replace(LEFT, calibrated=peak), TIMED)
     assert (found.timing, found.calibrated, found.detail) == (TIMED.timing, peak, TIMED.detail)
     assert found.environment == {"device": {"model": "then"}, "rates": 1}
+
+
+def test_cases_of_other_code_are_named(call: Call, tiny: Path, out: Path) -> None:  # noqa: F811
+    path = out / "tiny.jsonl"
+    text = path.read_text()
+    now = store.load(path).records
+    sources = {record.environment["provenance"]["source"] for record in now.values() if record.case.label == "se"}
+    path.write_text(text.replace(sources.pop(), "0123456789abcdef"))
+    done = call("run", tiny, "--device", "cpu", "--out", out, "--resume")
+    assert done.code == 0
+    assert f"2 of {CASES} cases are there)" in done.err
+    assert "2 cases of other code than now (the module's, attnprof's or torch's) run again: se." in done.err
+
+
+def test_a_report_that_cannot_be_written_costs_nobody_the_table(call: Call, tiny: Path, out: Path) -> None:  # noqa: F811
+    (out / "tiny.md").unlink()
+    (out / "tiny.md").mkdir()
+    done = call("run", tiny, "--device", "cpu", "--out", out)
+    assert done.code == 2
+    assert "tiny.md" in done.err
+    assert "gcnet" in done.out
+
+
+def test_what_a_budget_left_out_is_said_with_what_to_do(call: Call, tiny: Path) -> None:  # noqa: F811
+    done = call("run", tiny, "--device", "cpu", "--out", "out", "--set", "measure.run_budget_s=0.001")
+    assert done.code == 0
+    assert f"{CASES} of {CASES} cases are not measured: measuring had 0.001 s." in done.err
+    assert "--set measure.run_budget_s=SECONDS" in done.err
+    lines = lines_of_kind(Path("out/tiny.jsonl"), "record")
+    assert call("run", tiny, "--device", "cpu", "--out", "out", "--set", "measure.run_budget_s=0.001", "--resume").code == 0
+    assert lines_of_kind(Path("out/tiny.jsonl"), "record") == lines, "nothing new is known: nothing is written"

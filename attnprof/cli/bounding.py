@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from attnprof.cli.interrupts import undivided
 from attnprof.errors import UsageError
 from attnprof.records import Record
 
@@ -33,5 +34,6 @@ def bounded(records: Sequence[Record], spec: Spec, writer: Writer | None = None)
     out = rates.stamped(records, spec.bounds)
     for before, after in zip(records, out, strict=True):
         if writer is not None and after is not before:
-            writer.append(after)
+            with undivided():
+                writer.append(after)
     return out

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from attnprof.cli import echo_json
+from attnprof.cli.interrupts import undivided
 from attnprof.cli.options import Seconds, check_entry, frames_of, name_and_args, shape_options
 from attnprof.cli.progress import progress
 from attnprof.records import Case, Record, Shape
@@ -89,7 +90,8 @@ def cross_checked(
         answers = crosscheck_cases([record.case for record in wanted], chosen, Options(timeout_s=options["timeout"]), listener)
         for record, answer in zip(wanted, answers, strict=True):
             found[record.case.key] = dataclasses.replace(record, crosscheck=answer.crosscheck)
-            writer.append(found[record.case.key])
+            with undivided():
+                writer.append(found[record.case.key])
     return found
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C: the first ends the work in order, the second leaves at once."""
+"""Ctrl-C, SIGTERM, SIGHUP: the first ends the work in order, the second leaves at once."""
 
 from __future__ import annotations
 
@@ -11,40 +11,70 @@ from types import FrameType
 from typing import NoReturn
 
 _LEFT = b"attnprof: interrupted twice: left at once. What was written is kept: run it again with --resume (without --fresh).\n"
+_SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+)  # a terminal's Ctrl-C, a scheduler's time limit, a terminal that is gone
+
+_undivided = False
+_waiting = 0  # signals that came while something was written undivided
+_first_came = False
 
 
 @contextlib.contextmanager
 def twice_leaves() -> Iterator[None]:
-    """In here the first Ctrl-C raises KeyboardInterrupt, as ever; another one, while that is dealt with, ends the process.
+    """In here the first signal raises KeyboardInterrupt; another one, while that is dealt with, ends the process.
 
-    Children end with it (`attnprof.execute.server`). Nothing is torn: what goes to the store is written undivided.
+    Children end with it (`attnprof.execute.server`). Nothing is torn: what goes to the store is written undivided. A signal
+    that is ignored (nohup) stays so.
     """
+    global _first_came
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, _first)
+    _first_came = False
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, _came)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def undivided() -> Iterator[None]:
-    """Ctrl-C waits until this is through."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """A signal waits until this is through.
+
+    No mask of signals would do: one that is sent to the process is taken by another thread (a progress bar has one), and Python
+    calls the handler in the main thread all the same.
+    """
+    global _undivided, _waiting
+    _undivided = True
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _undivided = False
+        came, _waiting = _waiting, 0
+        if came:
+            _act(came)
 
 
-def _first(number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGINT, _second)
+def _came(number: int, frame: FrameType | None) -> None:
+    global _waiting
+    if _undivided:
+        _waiting += 1
+    else:
+        _act(1)
+
+
+def _act(times: int) -> NoReturn:
+    global _first_came
+    if _first_came or times > 1:
+        os.write(2, _LEFT)
+        os._exit(130)
+    _first_came = True
     raise KeyboardInterrupt
-
-
-def _second(number: int, frame: FrameType | None) -> NoReturn:
-    os.write(2, _LEFT)
-    os._exit(130)

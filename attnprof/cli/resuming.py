@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from attnprof.cli.executing import execution
 from attnprof.cli.interrupts import undivided
 from attnprof.cli.progress import progress, say
-from attnprof.records import Case, Record
+from attnprof.records import NOT_MEASURED_BUDGET, Case, Record
 
 if TYPE_CHECKING:
     from attnprof.store import Stored, Writer
 
 CALIBRATED = "calibrated_memory"  # the metric that asks for it
+_NAMED = 5
 
 
 def reuse(
@@ -31,23 +32,38 @@ def reuse(
 
     kept: dict[str, Record] = {}
     counted: dict[str, Record] = {}
+    changed: list[Case] = []
     if stored.runs or stored.records:
         for warning in stored.warnings if not options["quiet"] else ():
             say(f"warning: {warning}")
         provenance = remembering()
         for case in cases:
-            record = store.reusable(stored, case, provenance(case), calibrated)
+            now = provenance(case)
+            record = store.reusable(stored, case, now, calibrated)
             if record is not None:
                 kept[case.key] = dataclasses.replace(record, case=case)
-            elif case.device != "none":
-                record = store.counted(stored, case, provenance(case))
-                if record is not None:
-                    counted[case.key] = dataclasses.replace(record, case=case)
-        if not options["resume"] and not options["quiet"]:
-            say(f"{path} holds a store: continued ({len(kept)} of {len(cases)} cases are there; --fresh starts anew).")
-        if counted and not options["quiet"]:
-            say(f"of {len(counted)} more the counts are there: they are not counted again.")
+                continue
+            record = store.counted(stored, case, now)
+            if record is not None and case.device != "none":
+                counted[case.key] = dataclasses.replace(record, case=case)
+            elif record is None and store.counted(stored, case, None) is not None:
+                changed.append(case)
+        if not options["quiet"]:
+            _say_what_is_there(path, cases, kept, counted, changed, resumed=options["resume"])
     return kept, counted
+
+
+def _say_what_is_there(
+    path: Path, cases: Sequence[Case], kept: Sized, counted: Sized, changed: Sequence[Case], resumed: bool
+) -> None:
+    more = f", and the counts of {len(counted)} more" if counted else ""
+    fresh = "" if resumed else "; --fresh starts anew"
+    say(f"{path} holds a store: continued ({len(kept)} of {len(cases)} cases are there{more}{fresh}).")
+    if changed:
+        names = list(dict.fromkeys(case.label for case in changed))
+        which = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+        many = f"{len(changed)} case{'s' if len(changed) > 1 else ''}"
+        say(f"{many} of other code than now (the module's, attnprof's or torch's) run again: {which}.")
 
 
 def execute(
@@ -97,21 +113,29 @@ def execute(
 
 
 def _better(record: Record, before: Record) -> Record:
-    """What a budget left out this time and was timed the last time stays as it was, with the calibrated peak of now."""
-    if not record.status == before.status == "ok" or record.timing is not None or before.timing is None:
+    """What a budget left out this time and was measured the last time stays as it was, with the calibrated peak of now."""
+    if not record.status == before.status == "ok":
         return record
-    if record.calibrated is None:
+    left_out = NOT_MEASURED_BUDGET in record.detail
+    lost = before.timing is not None and (record.timing is None or (record.memory is None and before.memory is not None))
+    twice = before.timing is record.timing is None and left_out and before.detail.startswith(NOT_MEASURED_BUDGET)
+    if not (left_out and (lost or twice)):
+        return record
+    if record.calibrated in (None, before.calibrated):
         return before
     environment = {**record.environment, **before.environment}
     return dataclasses.replace(before, calibrated=record.calibrated, environment=environment)
 
 
 def _counts_of(record: Record) -> Record:
-    """The record as it was when its case had been counted."""
+    """The record as it was when its case had been counted, and calibrated if it was."""
     from attnprof.profiling.provenance import PROVENANCE
 
     made_with = {PROVENANCE: record.environment[PROVENANCE]}
-    return Record(record.case, counts=record.counts, memory_timeline=record.memory_timeline, environment=made_with)
+    counts = Record(record.case, counts=record.counts, memory_timeline=record.memory_timeline, environment=made_with)
+    if record.calibrated is None:
+        return counts
+    return dataclasses.replace(counts, calibrated=record.calibrated, environment=record.environment)
 
 
 def _unfinished(running: Generator[Record, None, None]) -> Iterator[Record]:

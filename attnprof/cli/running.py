@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from attnprof.cli.progress import say
 from attnprof.cli.reporting import write_reports
 from attnprof.cli.resuming import CALIBRATED, execute, reuse
 from attnprof.errors import NothingSelectedError, UsageError
-from attnprof.records import SCHEMA_VERSION, Case, Record, to_json
+from attnprof.records import NOT_MEASURED_BUDGET, SCHEMA_VERSION, Case, Record, to_json
 
 
 @click.command("run")
@@ -79,8 +79,14 @@ def run_command(specs: tuple[str, ...], **options: Any) -> int:
             report.check_size(formats, len(cases))
             _check_places(spec, cases)
         with twice_leaves():
-            for spec, cases in planned:
-                records += _run_one(spec, cases, options, formats)
+            try:
+                for spec, cases in planned:
+                    records += _run_one(spec, cases, options, formats)
+            except KeyboardInterrupt:  # not while cases were run: a cross-check, a report
+                say(
+                    "interrupted: every record that was finished is in the store. Run it again with --resume (without --fresh)."
+                )
+                raise click.exceptions.Exit(130) from None
     if options["as_json"]:
         from attnprof.report import json
 
@@ -182,12 +188,13 @@ def _run_one(spec: Any, cases: Sequence[Case], options: dict[str, Any], formats:
         if spec.counters and not interrupted:
             by_key |= cross_checked(by_key, spec.counters, writer, options)
         records = bounded([by_key[key] for key in run.own if key in by_key], spec, writer)
-    meta = report.Meta(name, spec.baseline, spec.metrics, source=run.source, commit=run.commit)
+    meta = report.Meta(name, spec.baseline, spec.metrics, source=run.source, commit=run.commit, missing=_missing(run, by_key))
     stale = [name for name in report.there(folder, stem) if name not in formats]
-    written = write_reports(records, meta, (*formats, *(name for name in stale if name != "figure")), folder)
-    if not options["as_json"]:
-        table = report.build(records, name=name, baseline=spec.baseline, metrics=spec.metrics)
-        click.echo(console.render(table), nl=False)
+    try:
+        written = write_reports(records, meta, (*formats, *(name for name in stale if name != "figure")), folder)
+    finally:  # a file that cannot be written costs nobody the table
+        if not options["as_json"]:
+            click.echo(console.render(report.build_as(records, meta)), nl=False)
     if not options["quiet"]:
         say("wrote " + ", ".join(str(file) for file in [*written, path]))
         if "figure" in stale:
@@ -197,11 +204,30 @@ def _run_one(spec: Any, cases: Sequence[Case], options: dict[str, Any], formats:
                 f"the reports show the {len(run.own)} cases of this run; the store holds {larger}: "
                 f"`attnprof report {folder} --all` writes them all."
             )
+        _say_what_the_budget_left_out(records, spec)
     if interrupted:
         done = len(kept) + sum(record.status != "interrupted" for record in found.values())
-        say(f"interrupted: {done} of {len(run.own)} cases are done. Run it again with --resume (without --fresh) to go on.")
-        raise KeyboardInterrupt
+        counted_only = len(records) - done
+        more = f" (of {counted_only} more the counts are there)" if counted_only else ""
+        said = f"interrupted: {done} of {len(run.own)} cases are done{more}."
+        say(f"{said} Run it again with --resume (without --fresh) to go on.")
+        raise click.exceptions.Exit(130)
     return records
+
+
+def _missing(run: Any, by_key: Mapping[str, Record]) -> tuple[str, ...]:
+    """What the tables of a run lack that was interrupted."""
+    lacking = sum(key not in by_key for key in run.own)
+    return (f"{lacking} of {len(run.own)} cases have no record yet",) if lacking else ()
+
+
+def _say_what_the_budget_left_out(records: Sequence[Record], spec: Any) -> None:
+    left = sum(record.detail.startswith(NOT_MEASURED_BUDGET) for record in records)
+    if left and spec.measure.run_budget_s is not None:
+        say(
+            f"{left} of {len(records)} cases are not measured: measuring had {spec.measure.run_budget_s:g} s. Run it again "
+            "with --resume and more: --set measure.run_budget_s=SECONDS (null: no bound)."
+        )
 
 
 def _prepare(folder: Path, stem: str) -> Path:

@@ -159,12 +159,24 @@ def _termination_unwinds() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until this is through."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    """Ctrl-C and SIGTERM wait until this is through.
+
+    The mask is for git, which inherits it; in this process another thread (a progress bar has one) would take the signal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers, came = (signal.SIGINT, signal.SIGTERM), list[int]()
+    handlers = {number: signal.signal(number, lambda got, _: came.append(got)) for number in numbers}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def orders(base: Checkout, head: Checkout) -> tuple[dict[str, Any], dict[str, Any]]:

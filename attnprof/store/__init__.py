@@ -44,10 +44,13 @@ def reusable(stored: Stored, case: Case, provenance: Mapping[str, Any], calibrat
         return None
 
 
-def counted(stored: Stored, case: Case, provenance: Mapping[str, Any]) -> Record | None:
-    """The stored record of a case whose counts still hold, whatever became of measuring it: it need not be counted again."""
+def counted(stored: Stored, case: Case, provenance: Mapping[str, Any] | None) -> Record | None:
+    """The stored record of a case whose counts still hold, whatever became of measuring it: it need not be counted again.
+
+    Without a provenance, the record of a case that was counted by whatever code.
+    """
     place = _place(stored, case.key)
-    if place is None or not place.counted or dict(place.provenance) != dict(provenance):
+    if place is None or not place.counted or (provenance is not None and dict(place.provenance) != dict(provenance)):
         return None
     try:
         return stored.records[case.key]
