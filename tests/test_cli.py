@@ -632,12 +632,12 @@ def test_a_report_says_what_an_unfinished_run_lacks(call: Call, out: Path) -> No
     path.write_text("".join(lines[:-1]))
     done = call("report", path, "--format", "csv")
     assert done.code == 0
-    assert "1 of 4 cases are counted and not measured yet: `attnprof run --resume` goes on" in done.err
+    assert "1 of 4 cases are counted and not measured yet: the same `attnprof run` with --resume goes on" in done.err
     key = json.loads(lines[-1])["record"]["case"]["key"]
     path.write_text("".join(line for line in lines if key not in line or '"kind":"run"' in line))
     done = call("report", path)
     assert done.code == 0
-    assert "1 of 4 cases have no record yet: `attnprof run --resume` goes on" in done.err
+    assert "1 of 4 cases have no record yet: the same `attnprof run` with --resume goes on" in done.err
     path.write_text(lines[0])
     assert call("report", path).code == 3
 

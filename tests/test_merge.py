@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from attnprof import plan, store
 from attnprof.cli import cli
 from attnprof.errors import AttnprofError, UsageError
-from attnprof.profiling.provenance import PROVENANCE
+from attnprof.profiling.provenance import PROVENANCE, provenance
 from attnprof.records import Case, Counts, Record, Shape, Timing
 
 MADE = {PROVENANCE: {"attnprof": "1", "source": "abc"}}
@@ -170,7 +170,12 @@ def test_what_the_better_store_lacks_comes_from_another_and_is_said(tmp_path: Pa
     two = written(tmp_path / "two.jsonl", [timed(case("srm"), 2.0)])
     found = merge(one, two, "--out", tmp_path / "out")
     assert found.return_value == 0
-    assert "two.jsonl has 1 of the block that is otherwise from one.jsonl" in found.stderr
+    assert f"{two} has 1 of the block that is otherwise from {one}" in found.stderr
+    assert "latencies of such a block" in found.stderr
+    bare = written(tmp_path / "bare" / "two.jsonl", [dataclasses.replace(timed(case("srm"), 2.0), timing=None)])
+    found = merge(one, bare, "--out", tmp_path / "second")
+    assert f"{bare} has 1 of the block" in found.stderr
+    assert "latencies of such a block" not in found.stderr, "only one of the two has any"
     assert len(store.load(tmp_path / "out" / "tiny.jsonl").records) == 3
 
 
@@ -307,3 +312,70 @@ def test_a_store_that_is_written_anew_while_it_is_merged_is_said(tmp_path: Path,
     monkeypatch.setattr(merging, "write", late)
     assert "written anew while it was read" in refusal(*parts, "--out", tmp_path / "out")
     assert not (tmp_path / "out" / "tiny.jsonl").exists()
+
+
+def waiting(one: Case, **more: Any) -> Record:
+    """A case as a killed run leaves it: counted, and no further."""
+    return record(dataclasses.replace(one, device="cpu"), status="interrupted", detail="not measured yet", **more)
+
+
+def test_counts_of_other_code_are_refused_though_their_run_was_killed(tmp_path: Path) -> None:
+    edited = {PROVENANCE: {"attnprof": "1", "source": "edited"}}
+    killed = written(tmp_path / "killed.jsonl", [waiting(case("se", 5))])
+    whole = written(tmp_path / "whole.jsonl", [dataclasses.replace(timed(case("se", 6), 1.0), environment=edited)])
+    assert "have channel/se from different code (source)" in refusal(killed, whole)
+    assert "Run the older one again with --resume" in refusal(killed, whole), "neither is the code that lies here"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_store_of_older_code_is_named(tmp_path: Path, order: int) -> None:
+    old = written(tmp_path / "old.jsonl", [waiting(case("se", 5))])
+    now = {PROVENANCE: provenance(case("se"))}
+    new = written(tmp_path / "new.jsonl", [dataclasses.replace(timed(case("se", 6), 1.0), environment=now)])
+    assert f"Run {old} again with --resume" in refusal(*(old, new)[::order], "--out", tmp_path / "out")
+
+
+def test_a_killed_shard_is_told_to_be_run_again(tmp_path: Path) -> None:
+    cases = [dataclasses.replace(case("se", size), device="cpu") for size in (5, 6, 7)]
+    keys, cut = tuple(one.key for one in cases), {"of": 2, "shards": (1, 2, 2)}
+    one = written(tmp_path / "a" / "1.jsonl", [timed(cases[0], 1.0)], keys, shard=1, **cut)
+    two = written(tmp_path / "a" / "2.jsonl", [waiting(cases[1])], keys, shard=2, **cut)
+    found = merge(one, two, "--format", "md,json")
+    said = (
+        "shard 2/2 is not complete: 1 of 2 cases have no record yet, 1 of 2 cases are counted and not measured yet: run it "
+        "again with --resume."
+    )
+    assert said in found.stderr
+    assert said in (tmp_path / "a" / "tiny.md").read_text()
+    assert json.loads((tmp_path / "a" / "tiny.json").read_text())["missing"] == [said]
+    assert found.return_value == 5
+    alone = written(tmp_path / "b" / "tiny.jsonl", [waiting(case("se")), timed(case("eca"), 1.0)])
+    assert "1 of 2 cases are counted and not measured yet." in merge(alone).stderr
+
+
+def test_a_failure_is_an_answer_and_an_interrupted_case_none(tmp_path: Path) -> None:
+    se, eca = case("se"), case("eca")
+    killed = written(tmp_path / "killed.jsonl", [waiting(se)])
+    through = written(tmp_path / "through.jsonl", [dataclasses.replace(waiting(se), status="crashed", detail="died")])
+    most = written(tmp_path / "most.jsonl", [timed(eca, 1.0), waiting(se)])
+    for number, stores in enumerate([(killed, through), (through, killed), (most, through)]):
+        assert merge(*stores, "--out", tmp_path / str(number)).return_value == 5
+        found = {one.case.label: one.status for one in store.load(tmp_path / str(number) / "tiny.jsonl").records.values()}
+        assert found["se"] == "crashed", "on a tie, and where the rest of the block is from another store"
+
+
+def test_stores_of_other_devices_are_refused(tmp_path: Path) -> None:
+    here = written(tmp_path / "here.jsonl", [timed(case("se"), 1.0)])
+    bare = written(tmp_path / "bare.jsonl", [record(case("se"))])
+    said = refusal(here, bare)
+    assert f"{here} was measured on cpu, {bare} traced only: " in said
+    assert "Name one, or run both with the same --device." in said
+    assert merge(here, "--out", tmp_path / "out").return_value == 0
+
+
+def test_rows_of_different_code_in_one_store_are_said(tmp_path: Path) -> None:
+    edited = {PROVENANCE: {"attnprof": "1", "source": "edited"}}
+    rows = [timed(case("se", 5), 1.0), dataclasses.replace(waiting(case("se", 6)), environment=edited)]
+    found = merge(written(tmp_path / "tiny.jsonl", rows))
+    assert "warning: Rows of channel/se are from different code: the same `attnprof run` with --resume renews" in found.stderr
+    assert "Rows of channel/se are from different code" in (tmp_path / "tiny.md").read_text()

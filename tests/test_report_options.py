@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from attnprof import report, store
 from attnprof.cli.made_from import commit_of, source_of
 from attnprof.cli.reporting import report_command
 from attnprof.errors import UsageError
+from attnprof.records import Record
 from attnprof.report import latex, markdown, table
 from tests.command import exit_code
 from tests.test_report import counts, record, run, timing
@@ -228,3 +233,106 @@ def test_latex_leaves_torch_out() -> None:
 
 def test_an_empty_report_says_so() -> None:
     assert "No cases." in latex.render(report.build([]))
+
+
+def test_rows_of_different_code_are_said_and_not_ranked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = ({"provenance": {"source": text}} for text in ("old", "new"))
+    rows = [
+        replace(record("mine", counts(1, 1), args={"n": 0}), environment=old),
+        replace(record("mine", counts(1, 2), args={"n": 1}), environment=new),
+    ]
+    path = kept(tmp_path, rows)
+    assert exit_code("report", str(path), "--format", "md,latex") == 0
+    said = f"Rows of {rows[0].case.mechanism} are from different code: the same `attnprof run` with --resume renews them."
+    assert f"warning: {path}: {said}" in capsys.readouterr().err
+    text = (tmp_path / "seg.md").read_text()
+    assert "are from different code" in text
+    assert "**" not in text
+    assert "are from different code" in under_tables(tmp_path / "seg.tex")
+    path = kept(tmp_path / "one", [replace(one, environment=new) for one in rows])
+    assert exit_code("report", str(path)) == 0
+    assert "**" in (path.parent / "seg.md").read_text()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("lacks", ["a record", "its measurement"])
+def test_an_unfinished_run_marks_nothing_and_says_so_under_its_tables(tmp_path: Path, lacks: str) -> None:
+    rows = [record(label, counts(1, number), timing(1.0 + number, label)) for number, label in enumerate("abc")]
+    path = kept(tmp_path, rows)
+    assert exit_code("report", str(path), "--format", "md,latex,json") == 0
+    assert "**" in (tmp_path / "seg.md").read_text()
+    assert json.loads((tmp_path / "seg.json").read_text())["missing"] == []
+    last = [replace(rows[2], status="interrupted", timing=None)] if lacks == "its measurement" else []
+    path = kept(tmp_path / "part", [*rows[:2], *last], tuple(one.case.key for one in rows))
+    assert exit_code("report", str(path), "--format", "md,latex,json") == 0
+    text = (path.parent / "seg.md").read_text()
+    said = "1 of 3 cases are counted and not measured yet." if last else "1 of 3 cases have no record yet."
+    assert said in text
+    assert "**" not in text
+    assert "<u>" not in text
+    assert said in under_tables(path.parent / "seg.tex")
+    assert "textbf" not in (path.parent / "seg.tex").read_text()
+    assert json.loads((path.parent / "seg.json").read_text())["missing"] == [said]
+
+
+def test_a_table_with_a_case_that_was_not_measured_yet_has_no_ranks() -> None:
+    rows = [record(label, counts(1, number), timing(1.0 + number, label)) for number, label in enumerate("abc")]
+    assert any(cell.rank for row in report.build(rows).tables[0].rows for cell in row.cells)
+    rows[2] = replace(rows[2], status="interrupted", timing=None)
+    assert not any(cell.rank for row in report.build(rows).tables[0].rows for cell in row.cells)
+
+
+def test_all_warns_of_what_the_last_run_lacks_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [record(label, counts(1, 1), timing(1.0, label)) for label in "abc"]
+    earlier = replace(rows[0], status="interrupted", timing=None)
+    path = kept(tmp_path, [earlier, rows[1]], (rows[1].case.key,))
+    assert exit_code("report", str(path), "--all") == 0
+    assert capsys.readouterr().err == "", "nothing goes on with what the last run did not ask for"
+    store.append(path, store.Run("seg", (rows[1].case.key, rows[2].case.key), metrics=("macs", "latency")))
+    assert exit_code("report", str(path), "--all") == 0
+    said = "of the last run, 1 of 2 cases have no record yet: the same `attnprof run` with --resume goes on."
+    assert capsys.readouterr().err == f"warning: {path}: {said}\n"
+    assert "Of the last run, 1 of 2 cases have no record yet." in (tmp_path / "seg.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "once there is room, `attnprof report {path}` writes the reports."),
+        (errno.EDQUOT, "once there is room, `attnprof report {path}` writes the reports."),
+        (errno.EROFS, "give --out another folder: `attnprof report {path} --out DIR` writes the reports."),
+        (errno.EACCES, "give --out another folder: `attnprof report {path} --out DIR` writes the reports."),
+    ],
+)
+def test_a_report_that_cannot_be_written_names_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str
+) -> None:
+    path = kept(tmp_path, [record("a", counts(1, 1))])
+    real = Path.open
+
+    def full(self: Path, *args: Any, **more: Any) -> Any:
+        if self.name.endswith(".tmp"):
+            raise OSError(number, os.strerror(number), str(self))
+        return real(self, *args, **more)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(UsageError) as error:
+        report_command.main([str(path)], standalone_mode=False)
+    assert str(error.value).startswith(f"{tmp_path / 'seg.md'}: cannot be written: {os.strerror(number)}. ")
+    assert str(error.value).endswith(advice.format(path=path))
+
+
+def kept(folder: Path, rows: list[Record], keys: tuple[str, ...] = ()) -> Path:
+    """A store of these records, whose run asked for these keys."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "seg.jsonl"
+    store.append(path, store.Run("seg", keys or tuple(one.case.key for one in rows), metrics=("macs", "latency")))
+    for one in rows:
+        store.append(path, one)
+    return path
+
+
+def under_tables(path: Path) -> str:
+    """What stands under the tables of a LaTeX file, as a reader sees it: without comments, and what only breaks lines."""
+    lines = [line for line in path.read_text(encoding="ascii").splitlines() if not line.startswith("%")]
+    return "\n".join(lines).replace("\\allowbreak{}", "").replace("\\hspace{0pt}", "")

@@ -39,12 +39,15 @@ def merge_command(runs: tuple[Path, ...], out: Path | None, formats: str, as_jso
     folder = out or (runs[0] if runs[0].is_dir() else runs[0].parent)
     merged = _merge(runs, folder, quiet)
     records: list[Record] = []
+    lacking: list[str] = []
     for path, (_, missing) in merged.items():
-        records += _report(path, missing, chosen, as_json, quiet)
+        sentences = [f"{text}." for text in missing]
+        records += _report(path, sentences, chosen, as_json, quiet)
+        lacking += sentences
     if as_json:
         from attnprof.report import json
 
-        echo_json(json.data(records, "" if len(merged) > 1 else next(iter(merged.values()))[0].name))
+        echo_json(json.data(records, "" if len(merged) > 1 else next(iter(merged.values()))[0].name, lacking))
     there = {record.case.key for record in records}
     complete = all(key in there for run, _ in merged.values() for key in run.keys)
     return 0 if complete and all(record.status == "ok" for record in records) else 5
@@ -124,15 +127,17 @@ def _report(path: Path, missing: Sequence[str], formats: Sequence[str], as_json:
     """Write the reports of a merged store, print its tables."""
     from attnprof import report, store
     from attnprof.report import console
+    from attnprof.report.code import different_code
 
     stored = store.load(path)
     run = stored.runs[-1]
     report.check_size(formats, len(run.keys))
     records, _ = stored.some(run.keys, outlined=not as_json and not {"html", "figure"} & {*formats})
     metrics = run.metrics or report.Meta("").metrics
-    lacking = tuple(f"{text}." for text in missing)
-    meta = report.Meta(run.name, run.baseline, metrics, source=run.source, commit=run.commit, missing=lacking)
-    written = write_reports(records, meta, formats, path.parent, stored.each(run.keys, []))
+    for text in different_code(records) if not quiet else ():
+        say(f"warning: {text}")
+    meta = report.Meta(run.name, run.baseline, metrics, source=run.source, commit=run.commit, missing=missing)
+    written = write_reports(records, meta, formats, path.parent, stored.each(run.keys, []), path)
     if not as_json:
         table = report.build_as(records, meta)
         click.echo(console.render(table), nl=False)

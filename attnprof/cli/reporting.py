@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from attnprof.records import Record
     from attnprof.report import Meta
     from attnprof.store import Run, Stored
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @click.command("report")
@@ -53,7 +56,9 @@ def report_command(run: Path, formats: str, out: Path | None, everything: bool, 
     latex is .tex, figure is one .svg, .pdf and .png per chart. CSV has every row of the metrics chosen, JSON every record.
     """
     from attnprof import report
+    from attnprof.report.code import different_code
     from attnprof.store import shard_name
+    from attnprof.store.merging import lacks
 
     chosen = report.check_formats(_words(formats))
     if not chosen:
@@ -76,13 +81,10 @@ def report_command(run: Path, formats: str, out: Path | None, everything: bool, 
             say(f"warning: {warning}")
         if not records:
             raise NothingSelectedError(f"{path}: the last run of the store has no record yet.")
-        missing = len(wanted) - len(records)
-        if missing:
-            say(f"warning: {path}: {missing} of {len(wanted)} cases have no record yet: {_how_to_go_on(last)}.")
-        waiting = sum(record.status == "interrupted" for record in records)
-        if waiting:
-            what = "cases are counted and not measured yet"
-            say(f"warning: {path}: {waiting} of {len(wanted)} {what}: {_how_to_go_on(last)}.")
+        there = {record.case.key: record.status for record in records}
+        missing = [f"{'of the last run, ' * everything}{text}" for text in lacks([there.get(key, "") for key in last.own])]
+        for text in (*(f"{text}: {_how_to_go_on(last)}." for text in missing), *different_code(records)):
+            say(f"warning: {path}: {text}")
         meta = report.Meta(
             shard_name(last.name, last.shard, last.of),
             last.baseline,
@@ -91,34 +93,46 @@ def report_command(run: Path, formats: str, out: Path | None, everything: bool, 
             look["sort"],
             report.Look(look["highlight"], look["latex"], look["standalone"], look["wide"]),
             *(("", "") if everything else (last.source, last.commit)),
-            (f"{missing} of {len(wanted)} cases have no record yet",) if missing else (),
+            [f"{text[0].upper()}{text[1:]}." for text in missing],
         )
         damaged: list[str] = []
-        for file in write_reports(records, meta, chosen, out or path.parent, stored.each(wanted, damaged)):
+        for file in write_reports(records, meta, chosen, out or path.parent, stored.each(wanted, damaged), path):
             click.echo(str(file))
         for warning in damaged if not warnings else ():
             say(f"warning: {warning}")
 
 
 def write_reports(
-    records: Sequence[Record], meta: Meta, formats: Iterable[str], folder: Path, whole: Iterable[Record] | None = None
+    records: Sequence[Record],
+    meta: Meta,
+    formats: Iterable[str],
+    folder: Path,
+    whole: Iterable[Record] | None = None,
+    stored: Path | None = None,
 ) -> list[Path]:
-    """Write the reports, the JSON of `whole` where it is given; a folder or file that cannot be written is a UsageError."""
+    """Write the reports, the JSON of `whole` where it is given; a folder or file that cannot be written is a UsageError.
+
+    `stored`: where the records are, if not in `folder`.
+    """
     from attnprof import report
 
     try:
         return report.write(records, meta, formats, folder, whole)
     except OSError as error:
+        again = f"`attnprof report {stored or folder}"
+        advice = (
+            f"once there is room, {again}`" if error.errno in _NO_ROOM else f"give --out another folder: {again} --out DIR`"
+        )
         raise UsageError(
-            f"{error.filename or folder}: cannot be written: {error.strerror or error}. The records are in the store: once "
-            f"there is room, `attnprof report {folder}` writes the reports."
+            f"{error.filename or folder}: cannot be written: {error.strerror or error}. The records are in the store: {advice} "
+            "writes the reports."
         ) from error
 
 
 def _how_to_go_on(run: Run) -> str:
     """What gives the missing cases their records."""
     if run.of is None:
-        return "`attnprof run --resume` goes on"
+        return "the same `attnprof run` with --resume goes on"
     shards = "this shard" if run.shard is not None else "the shards"
     return f"run {shards} again with --resume" + ("" if run.shard is not None else ", then merge")
 

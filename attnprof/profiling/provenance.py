@@ -18,6 +18,7 @@ from attnprof.errors import AttnprofError
 from attnprof.records import Case
 
 PROVENANCE = "provenance"  # the key in Record.environment
+CODE = ("source", "counting", "torch")  # of it, what the rows of one module must share
 _PACKAGE = Path(__file__).parent.parent
 _PLACING = ("placing.py", "visiting.py")
 

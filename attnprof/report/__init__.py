@@ -8,7 +8,7 @@ What others call:
     check_size(formats, cases)                                                 before a run: UsageError for too many to draw
     check_formats(formats) -> tuple[str, ...]                                  before a run: UsageError for an unknown one
     console.render(report) -> str                                              what `run` prints: at most 80 columns
-    json.data(records, name) -> dict                                           what `run --json` prints
+    json.data(records, name, missing) -> dict                                  what `run --json` prints
     compare.comparison(records, first_label, metrics) -> Comparison            then compare.render(c, sort) or compare.data(c)
     explain.render(record, top=15) -> str                                      what `explain` prints
     catalogue.list_text(entries), catalogue.show_text(...) -> str              what `list` and `show` print
@@ -76,7 +76,7 @@ class Meta:
 
     `columns`: metrics, METRIC.value, METRIC.delta, METRIC.ratio, or ratio and delta for all; in place of `metrics`, all their
     columns. `source` is the hash of the spec's text and `commit` that of its repository where they are known. `missing`:
-    sentences on cases that have no record, the first of the notes.
+    sentences on cases that have no record or no final one, the first of the notes: then nothing is marked as best.
     """
 
     name: str
@@ -120,7 +120,10 @@ def file_stem(name: str) -> str:
 
 
 def build_as(records: Sequence[Record], meta: Meta) -> Report:
-    """The report that `meta` describes. Raises UsageError for columns that do not exist or cannot be sorted by."""
+    """The report that `meta` describes. Raises UsageError for columns that do not exist or cannot be sorted by.
+
+    Where cases are missing, the best would be the best of those that happen to be there.
+    """
     report = build(
         records,
         name=meta.name,
@@ -128,11 +131,11 @@ def build_as(records: Sequence[Record], meta: Meta) -> Report:
         metrics=chosen_metrics(meta.columns) or meta.metrics,
         columns=meta.columns,
         order=meta.sort,
-        look=meta.look,
+        look=replace(meta.look, highlight="none") if meta.missing else meta.look,
         source=meta.source,
         commit=meta.commit,
     )
-    return replace(report, notes=(*meta.missing, *report.notes)) if meta.missing else report
+    return replace(report, notes=(*meta.missing, *report.notes), missing=tuple(meta.missing))
 
 
 def check_size(formats: Iterable[str], cases: int) -> None:
@@ -163,7 +166,7 @@ def write(
     paths = []
     for name in chosen:
         if name == "json":
-            files: Mapping[str, str | bytes | Iterator[str]] = {".json": json.chunks(whole or records, meta.name)}
+            files: Mapping[str, str | bytes | Iterator[str]] = {".json": json.chunks(whole or records, meta.name, meta.missing)}
         else:
             files = FORMATS[name](report)
         for suffix, content in files.items():
@@ -174,12 +177,15 @@ def write(
 
 
 def _put(path: Path, content: str | bytes | Iterator[str]) -> None:
-    """Write a file beside its place and move it there."""
+    """Write a file beside its place and move it there. An OSError names the place."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             for part in [content] if isinstance(content, (str, bytes)) else content:
                 file.write(part if isinstance(part, bytes) else part.encode("utf-8", errors="backslashreplace"))
         temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -5,7 +5,8 @@ leaves the deltas out, and in a network the ratios). A count that leaves ops out
 never the best. A ratio is value / baseline's value (the inverse for `compare`, without deltas); that of a latency comes only
 from rounds in which both were timed side by side.
 
-What was measured on several devices has a column that says on which (devices.py), no ratio and no rank across them.
+What was measured on several devices has a column that says on which (devices.py), no ratio and no rank across them. A table
+with rows that were not measured yet, or with rows of one module from different code (code.py), has no ranks.
 
 Where no mechanism stands at two shapes (a survey) and nothing is a baseline, all shapes share a table: the shape is a column,
 every cell has a unit of its own, and none is the best.
@@ -20,6 +21,7 @@ from attnprof import units
 from attnprof.records import Record
 from attnprof.report.blocks import axes, axis_text, by_block, by_kind, find, set_by, title_of_kind, titles
 from attnprof.report.cells import Worse, decimals, delta_text, ranks, ratio_text, signed, value_text
+from attnprof.report.code import comparable, different_code
 from attnprof.report.columns import picked
 from attnprof.report.devices import MEASURED_ON, Device, by_place, letter_of, lettered
 from attnprof.report.metrics import DEFAULT_METRICS, Metric, Reading, caveat, metric, select, why_missing
@@ -81,7 +83,7 @@ def build(
     tables = tuple(_table(title, members, plan) for title, members in zip(heads, blocks, strict=True))
     if order is not None:
         tables = tuple(sort(each, order) for each in tables)
-    notes = notes_of(records, chosen, baseline, inverse, letters)
+    notes = (*different_code(records), *notes_of(records, chosen, baseline, inverse, letters))
     return Report(name, tables, notes, tuple(records), baseline, look, source, commit, letters)
 
 
@@ -121,6 +123,7 @@ def _table(title: str, members: Sequence[Record], plan: _Plan) -> Table:
         parts.append([Cell(letter_of(record, plan.letters) or MISSING) for record in members])
     base = find(members, plan.baseline) if plan.baseline else None
     scales = {**plan.scales, **_operations(plan.metrics, members)}
+    highlight = plan.highlight if comparable(members) else "none"
     for each in plan.metrics:
         readings = [each.read(record) for record in members]
         if plan.mixed:
@@ -130,7 +133,7 @@ def _table(title: str, members: Sequence[Record], plan: _Plan) -> Table:
         unit, divisor = scales[each.key]
         columns.append(Column(each.key, each.head, unit, each.direction, "value"))
         places = decimals([reading for reading in readings if reading is not None], divisor)
-        parts.append(_values(members, readings, each, places, divisor, plan.highlight))
+        parts.append(_values(members, readings, each, places, divisor, highlight))
         if plan.baseline:
             ratios = [_ratio(record, base, each, plan) for record in members]
             if not plan.inverse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from attnprof.records import ALONE, Record
+from attnprof.report.code import different_code
 from attnprof.report.devices import device_notes, tied
 from attnprof.report.kernels import kernel_notes
 from attnprof.report.metrics import METRICS
@@ -37,12 +38,13 @@ def _held_against(baseline: str) -> Iterable[tuple[str, str]]:
 
 
 def foot(report: Report, table: Table) -> str:
-    """What the columns mean and what the numbers were made with, as far as it is known: environment to spec and commit.
+    """What is not there, what the columns mean and what the numbers were made with, as far as it is known: to spec and commit.
 
     A document of its own has the meanings among its notes.
     """
     records = [row.record for row in table.rows]
-    said = [] if report.look.standalone else _meanings(table, records)
+    said = [*report.missing, *different_code(report.records)]
+    said += [] if report.look.standalone else _meanings(table, records)
     said += device_notes(records, report.letters) if any(tied(column.key) for column in table.columns) else []
     said += [*environment_notes(records), *settings_notes(records), *_caches(records)]
     said += [f"Spec: SHA-256 {report.source}."] if report.source else []

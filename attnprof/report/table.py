@@ -84,7 +84,7 @@ class Report:
     """All tables of a run, the notes that hold for all of them, and the records they were made from, in order.
 
     `source` and `commit`: hash of the spec's text and commit of its repository at the time of the run; '' where not known.
-    `letters`: of the devices that measured, where there are several.
+    `letters`: of the devices that measured, where there are several. `missing`: sentences on cases that are not there.
     """
 
     name: str
@@ -96,6 +96,7 @@ class Report:
     source: str = ""
     commit: str = ""
     letters: Mapping[Device, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
 
 
 def sort(table: Table, key: str) -> Table:

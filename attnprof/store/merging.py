@@ -1,23 +1,27 @@
 """Several stores -> one: which record of each case is kept, what is missing, what contradicts itself.
 
 Which source a record comes from is decided for a whole block, so that the latencies of a block stay from one machine: the
-source with most cases that are ok, then with most that are timed, then the first. What it lacks comes from the others. What
-an earlier merge wrote gives only what nobody else has: the stores that it was made of may have been renewed since. Sources
-that were made by different code are refused: one table would hold numbers of both.
+source with most cases that are ok, then with most that are timed, then with most that are through, then the first. What it
+lacks comes from the others. What an earlier merge wrote gives only what nobody else has: the stores that it was made of may
+have been renewed since. Sources that were made by different code, or for different devices, are refused: one table would hold
+both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from attnprof.errors import NothingSelectedError, UsageError
+from attnprof.profiling.provenance import CODE, provenance
 from attnprof.records import Record
 from attnprof.store.lines import LineError, Run, peek
-from attnprof.store.reading import Lines, Stored, few, opened
+from attnprof.store.reading import Lines, Place, Stored, few, opened
 from attnprof.store.writer import line_of, write_chunks
 
 _NAMED = 3
@@ -31,6 +35,11 @@ class Source:
     stored: Stored
     run: Run
     lines: Lines
+
+    @cached_property
+    def own(self) -> frozenset[str]:
+        """The keys that its run was to do."""
+        return frozenset(self.run.own)
 
     @property
     def derived(self) -> bool:
@@ -82,7 +91,9 @@ def merge(sources: Sequence[Source]) -> Merged:
     chosen: dict[str, Source] = {}
     damaged: list[str] = []
     said: list[str] = []
+    mixed = False
     blocks = _blocks(sources, damaged)
+    _refuse_other_devices(blocks)
     for members in blocks.values():
         # what a merge wrote before comes last; sorted() keeps ties in order
         ranked = sorted(members, key=lambda source: (not source.derived, *_worth(source, members[source])), reverse=True)
@@ -92,11 +103,12 @@ def merge(sources: Sequence[Source]) -> Merged:
             taken = [
                 key
                 for key in members[other]
-                if key not in own or (not _ok(own[key], key) and _ok(other, key) and not other.derived)
+                if key not in own or (_answer(own[key], key) < _answer(other, key) and not other.derived)
             ]
             own |= dict.fromkeys(taken, other)
             if taken:
-                said.append(f"{other.path.name} has {len(taken)} of the block that is otherwise from {best.path.name}")
+                said.append(f"{other.path} has {len(taken)} of the block that is otherwise from {best.path}")
+        mixed = mixed or len({source for key, source in own.items() if source.lines.places[key].timed}) > 1
         chosen |= own
     _refuse_contradictions(sources, chosen)
     run = _run(sources)
@@ -104,7 +116,7 @@ def merge(sources: Sequence[Source]) -> Merged:
     places = {key: number for number, key in enumerate(run.keys)}
     ordered = dict(sorted(chosen.items(), key=lambda item: (places.get(item[0], len(places)), item[0])))
     warnings = said[:_NAMED] + ([f"and {len(said) - _NAMED} more blocks are from several stores"] if len(said) > _NAMED else [])
-    if said:
+    if mixed:
         warnings.append("latencies of such a block are from several machines or runs: they are not compared with each other")
     return Merged(run, ordered, (*few(damaged), *warnings))
 
@@ -114,15 +126,58 @@ def _refuse_other_code(sources: Sequence[Source], chosen: Mapping[str, Source], 
     kept: dict[tuple[str, str | None], tuple[Source, Mapping[str, Any]]] = {}
     for source in sources:
         for key, place in source.lines.places.items():
-            if key not in wanted or place.status != "ok" or (source.derived and chosen[key] is not source):
+            if key not in wanted or not _says(place) or (source.derived and chosen.get(key) is not source):
                 continue
             first, made_from = kept.setdefault(place.module, (source, place.provenance))
-            differ = [name for name in ("source", "counting", "torch") if made_from.get(name) != place.provenance.get(name)]
+            differ = [name for name in CODE if made_from.get(name) != place.provenance.get(name)]
             if differ and first is not source:
                 raise UsageError(
                     f"{first.path} and {source.path} have {place.module[0]} from different code ({', '.join(differ)}): one "
-                    "table would hold numbers of both. Run the older one again with --resume, or leave it out."
+                    f"table would hold numbers of both. Run {_older(sources, key, source, wanted)} again with --resume, or "
+                    "leave it out."
                 )
+
+
+def _says(place: Place) -> bool:
+    """Whether a record has a number: what is interrupted, or failed to measure, was counted."""
+    return place.counted or place.status == "ok"
+
+
+def _older(sources: Sequence[Source], key: str, at: Source, wanted: AbstractSet[str]) -> str:
+    """The stores that hold a module, that of a record, from other code than lies here now; no names where all or none do."""
+    record = _read(at, key)
+    try:
+        now = {} if record is None else provenance(record.case)
+    except (OSError, ValueError):  # a file that cannot be read, a name that is none
+        now = {}
+    module = at.lines.places[key].module
+    stale: dict[Source, bool] = {}
+    for source in (source for source in sources if not source.derived):  # those that can be run again
+        for other, place in source.lines.places.items():
+            if other in wanted and place.module == module and _says(place):
+                stale[source] = stale.get(source, False) or any(now.get(name) != place.provenance.get(name) for name in CODE)
+    old = [str(source.path) for source in stale if stale[source]]
+    return " and ".join(old) if 0 < len(old) < len(stale) else "the older one"
+
+
+def _refuse_other_devices(blocks: Mapping[Any, Mapping[Source, Sequence[str]]]) -> None:
+    """A case is another one on another device: every row would be there twice."""
+    found: dict[Source, dict[str, None]] = {}
+    for block, members in blocks.items():
+        for source, keys in members.items():  # block[3] is its device
+            if not source.own.isdisjoint(keys):
+                found.setdefault(source, {})[block[3]] = None
+    for (one, there), (other, where) in combinations(found.items(), 2):
+        if there.keys().isdisjoint(where):
+            raise UsageError(
+                f"{one.path} was {_devices(there)}, {other.path} {_devices(where)}: a table of both would have every row "
+                "twice. Name one, or run both with the same --device."
+            )
+
+
+def _devices(names: Iterable[str]) -> str:
+    measured = " and ".join(name for name in names if name != "none")
+    return f"measured on {measured}" if measured else "traced only"
 
 
 def _blocks(sources: Sequence[Source], damaged: list[str]) -> dict[Any, dict[Source, list[str]]]:
@@ -134,12 +189,14 @@ def _blocks(sources: Sequence[Source], damaged: list[str]) -> dict[Any, dict[Sou
     return found
 
 
-def _worth(source: Source, keys: Sequence[str]) -> tuple[int, int]:
-    return sum(_ok(source, key) for key in keys), sum(source.lines.places[key].timed for key in keys)
+def _worth(source: Source, keys: Sequence[str]) -> tuple[int, int, int]:
+    answers = [_answer(source, key) for key in keys]
+    return answers.count(2), sum(source.lines.places[key].timed for key in keys), len(answers) - answers.count(0)
 
 
-def _ok(source: Source, key: str) -> bool:
-    return source.lines.places[key].status == "ok"
+def _answer(source: Source, key: str) -> int:
+    """2: ok; 1: a failure, which is an answer too; 0: counted, and the run went no further."""
+    return {"ok": 2, "interrupted": 0}.get(source.lines.places[key].status, 1)
 
 
 def _refuse_contradictions(sources: Sequence[Source], chosen: Mapping[str, Source]) -> None:
@@ -187,23 +244,33 @@ def _run(sources: Sequence[Source]) -> Run:
 
 
 def missing(merged: Merged) -> tuple[str, ...]:
-    """What has no record, a sentence per shard where the run was cut into shards."""
-    lacking = {key for key in merged.run.keys if key not in merged.chosen}
-    if not lacking:
-        return ()
-    of = merged.run.of
-    if of is None:
-        return (f"{len(lacking)} of {len(merged.run.keys)} cases have no record",)
-    totals: dict[int, list[bool]] = {}
-    for key, number in zip(merged.run.keys, merged.run.shards, strict=True):
-        totals.setdefault(number, []).append(key in lacking)
+    """What has no record, or no final one: a sentence per shard where the run was cut into shards."""
+    run = merged.run
+    states = [_state(merged, key) for key in run.keys]
+    if run.of is None:
+        return tuple(lacks(states))
+    totals: dict[int, list[str]] = {}
+    for state, number in zip(states, run.shards, strict=True):
+        totals.setdefault(number, []).append(state)
     out = []
-    for number, gone in sorted(totals.items()):
-        if all(gone):
-            out.append(f"shard {number}/{of} is missing: {_cases(len(gone))}")
-        elif any(gone):
-            out.append(f"shard {number}/{of} is not complete: {sum(gone)} of {_cases(len(gone))} have no record")
+    for number, own in sorted(totals.items()):
+        said = lacks(own)
+        if own.count("") == len(own):
+            out.append(f"shard {number}/{run.of} is missing: {_cases(len(own))}")
+        elif said:
+            out.append(f"shard {number}/{run.of} is not complete: {', '.join(said)}: run it again with --resume")
     return tuple(out)
+
+
+def _state(merged: Merged, key: str) -> str:
+    return merged.chosen[key].lines.places[key].status if key in merged.chosen else ""
+
+
+def lacks(states: Sequence[str]) -> list[str]:
+    """What is said of cases without a record (status '') and of those whose run did not come to measuring them."""
+    gone, waiting = states.count(""), states.count("interrupted")
+    out = [f"{gone} of {_cases(len(states))} have no record yet"] if gone else []
+    return out + ([f"{waiting} of {_cases(len(states))} are counted and not measured yet"] if waiting else [])
 
 
 def _cases(number: int) -> str:
