@@ -594,7 +594,8 @@ def test_an_interrupted_run_goes_on_with_resume(call: Call, tiny: Path) -> None:
     assert "interrupted: 2 of 4 cases are done (of 2 more the counts are there)." in rest
     assert "--resume" in rest
     assert "Traceback" not in rest
-    assert "interrupted" in printed
+    assert "2 of 4 cases are counted and not measured yet." in printed
+    assert "2 of 4 cases are counted and not measured yet." in path.with_suffix(".md").read_text(encoding="utf-8")
     stored = store.load(path)
     assert stored.warnings == ()
     assert sorted(record.status for record in stored.records.values()) == ["interrupted"] * 2 + ["ok"] * 2

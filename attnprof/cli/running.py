@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,9 @@ from attnprof.cli.reporting import write_reports
 from attnprof.cli.resuming import CALIBRATED, execute, reuse
 from attnprof.errors import NothingSelectedError, UsageError
 from attnprof.records import NOT_MEASURED_BUDGET, SCHEMA_VERSION, Case, Record, to_json
+
+if TYPE_CHECKING:
+    from attnprof.store import Run
 
 
 @click.command("run")
@@ -215,10 +218,12 @@ def _run_one(spec: Any, cases: Sequence[Case], options: dict[str, Any], formats:
     return records
 
 
-def _missing(run: Any, by_key: Mapping[str, Record]) -> tuple[str, ...]:
+def _missing(run: Run, by_key: Mapping[str, Record]) -> list[str]:
     """What the tables of a run lack that was interrupted."""
-    lacking = sum(key not in by_key for key in run.own)
-    return (f"{lacking} of {len(run.own)} cases have no record yet",) if lacking else ()
+    from attnprof.store.merging import lacks
+
+    statuses = [by_key[key].status if key in by_key else "" for key in run.own]
+    return [f"{text[0].upper()}{text[1:]}." for text in lacks(statuses)]
 
 
 def _say_what_the_budget_left_out(records: Sequence[Record], spec: Any) -> None:
