@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from attnprof.errors import AttnprofError, UsageError
-from attnprof.execute import Options, Progress, blocks, forks, resolve_device, run_cases
+from attnprof.execute import Calibrated, Counted, Options, Progress, blocks, forks, resolve_device, run_cases
 from attnprof.execute import child as children
-from attnprof.execute.predict import Predictor, Rates, choose, split_by_memory
+from attnprof.execute.run import Phases
 from attnprof.profiling.provenance import PROVENANCE
-from attnprof.records import NOT_MEASURED_BUDGET, NOT_MEASURED_MEMORY, Case, Counts, Record, Shape, to_json
+from attnprof.records import NOT_MEASURED_BUDGET, NOT_MEASURED_MEMORY, Case, Counts, Memory, Record, Shape, to_json
 
 FAULTY = str(Path(__file__).parent / "faulty.py")
 GIB = 2**30
@@ -104,6 +104,69 @@ def test_records_come_as_they_get_final() -> None:
 
 def test_a_case_is_run_once_however_often_it_is_named() -> None:
     assert len(list(run_cases([case("Good", device="none")] * 3, QUICK))) == 1
+
+
+def _phases(
+    calibrated: list[Case], measured: list[Case], interrupt: bool = False
+) -> tuple[Phases, list[tuple[Case, Calibrated]]]:
+    """Phases that count backwards, as children that work side by side may, calibrate, and measure or are interrupted."""
+    found: list[tuple[Case, Calibrated]] = []
+
+    def trace(cases: Sequence[Case], *_: Any) -> Iterator[Record]:
+        yield from (Record(one, counts=Counts(0, 0, 0, 0, 0, 0, 0, 0)) for one in reversed(cases))
+
+    def calibrate(cases: Sequence[Case], *_: Any) -> Iterator[tuple[Case, Calibrated]]:
+        calibrated.extend(cases)
+        found.extend((one, Calibrated(Memory(5 + number, "calibrated"))) for number, one in enumerate(cases))
+        yield from found
+
+    def measure(records: Sequence[Record], *_: Any) -> Iterator[Record]:
+        measured.extend(one.case for one in records)
+        yield records[0]
+        if interrupt:
+            raise KeyboardInterrupt
+        yield from records[1:]
+
+    return Phases(trace, calibrate, measure), found
+
+
+PLANNED = [case(f"Good{number}") for number in range(4)]
+
+
+def test_measuring_is_given_the_cases_in_the_plans_order() -> None:
+    measured: list[Case] = []
+    counted = Counted({PLANNED[2].key: Record(PLANNED[2], counts=Counts(0, 0, 0, 0, 0, 0, 0, 0))})
+    phases, _ = _phases([], measured)
+    records = list(run_cases(PLANNED, Options(), counted=counted, phases=phases))
+    assert [one.label for one in measured] == [one.label for one in PLANNED]
+    assert [one.case for one in records] == PLANNED
+
+
+@pytest.mark.fault
+def test_an_interrupt_while_measuring_keeps_the_calibrated_peaks() -> None:
+    phases, found = _phases([], [], interrupt=True)
+    running = run_cases(PLANNED, Options(calibrate=True), phases=phases)
+    records = [next(running) for _ in PLANNED]
+    with pytest.raises(KeyboardInterrupt):
+        next(running)
+    assert [one.status for one in records] == ["ok", *["interrupted"] * 3]
+    assert [one.calibrated for one in records] == [peak.memory for _, peak in found]
+
+
+def test_a_calibrated_peak_that_is_known_is_not_looked_for_again() -> None:
+    calibrated: list[Case] = []
+    known = {
+        one.key: Record(one, counts=Counts(0, 0, 0, 0, 0, 0, 0, 0), calibrated=peak)
+        for one, peak in ((PLANNED[0], Memory(99, "calibrated")), (PLANNED[1], None))
+    }
+    phases, _ = _phases(calibrated, [])
+    records = list(run_cases(PLANNED, Options(calibrate=True), counted=Counted(known), phases=phases))
+    assert calibrated == PLANNED[1:]
+    assert [one.calibrated for one in records] == [Memory(peak, "calibrated") for peak in (99, 5, 6, 7)]
+    calibrated.clear()
+    before = {one.case.key: one for one in records}
+    assert list(run_cases(PLANNED, Options(calibrate=True), counted=Counted(before), phases=phases)) == records
+    assert calibrated == []
 
 
 def test_no_case_is_blamed_for_a_tracer_that_cannot_be_imported() -> None:
@@ -287,47 +350,3 @@ def _alive(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
-
-
-def _record(label: str, macs: int = 0, resident: int = 0, peak: int = 0) -> Record:
-    counts = Counts(0, macs, 0, 0, 0, resident, peak, 0)
-    return Record(Case("m", label, {}, Shape(1, 1, 1, 1), device="cpu"), counts=counts)
-
-
-def test_blocks_are_split_where_their_members_do_not_fit_together() -> None:
-    a, b, c, d = (_record(name, resident=size, peak=1) for name, size in (("a", 40), ("b", 50), ("c", 60), ("d", 100)))
-    groups, too_large = split_by_memory([a, b, c, d], 100)
-    assert [[record.case.label for record in group] for group in groups] == [["a", "b"], ["c"]]
-    assert too_large == [d]
-
-
-def test_cells_are_chosen_cheapest_first_within_the_budget() -> None:
-    predictor = Predictor({"float32": Rates(1e9, 1e9, 0.0)}, 0)
-    cheap, middling, dear = (_record(name, macs=macs) for name, macs in (("a", 10**6), ("b", 10**8), ("c", 10**10)))
-    assert choose([[dear, cheap], [middling]], predictor, 10, 1e9) == [[middling], [dear, cheap]]
-    assert choose([[dear, cheap], [middling]], predictor, 10, 10.0) == [[cheap], [middling]]
-    assert choose([[dear, cheap], [middling]], predictor, 10, 1.0) == [[cheap]]
-    assert choose([[dear, cheap], [middling]], predictor, 10, 0.0) == []
-
-
-def test_the_smallest_resolution_is_measured_whole_before_the_next_begins() -> None:
-    predictor = Predictor({"float32": Rates(1e9, 1e9, 0.0)}, 0)
-
-    def record(label: str, side: int, macs: int) -> Record:
-        return replace(_record(label, macs=macs), case=Case("m", label, {}, Shape(1, 1, side, side), device="cpu"))
-
-    small = [record("a", 65, 10**6), record("b", 65, 10**9), record("c", 65, 10**12)]
-    large = [record("a", 97, 2 * 10**6), record("b", 97, 4 * 10**9), record("c", 97, 10**13)]
-    labels = [[r.case.label for r in group] for group in choose([large, small], predictor, 10, 60.0)]
-    assert labels == [["a", "b"], ["a"]], "c does not fit: what is left goes to the next resolution"
-    assert choose([large, small], predictor, 10, 60.0)[0][0].case.shape.height == 65
-
-
-def test_predictions_follow_what_was_seen() -> None:
-    from attnprof.records import Timing
-
-    predictor = Predictor({"float32": Rates(1e9, 1e9, 0.0)}, 0)
-    seen, other = _record("a", macs=10**9), _record("b", macs=10**9)
-    assert predictor.pass_s(other) == pytest.approx(1.0)
-    predictor.learn(Record(seen.case, counts=seen.counts, timing=Timing((3.0,) * 10)))
-    assert predictor.pass_s(other) == pytest.approx(3.0)

@@ -9,8 +9,9 @@ from typing import Any
 from attnprof.execute.blocks import Phase, late, measure_block
 from attnprof.execute.child import Ending, converse
 from attnprof.execute.options import Listener, Options, Progress
-from attnprof.execute.predict import MEMORY_SHARE, Predictor, Rates, choose, needed_bytes, shares, split_by_memory
+from attnprof.execute.predict import MEMORY_SHARE, Predictor, Rates, needed_bytes, split_by_memory
 from attnprof.execute.tracing import child_memory
+from attnprof.execute.waiting import Waiting
 from attnprof.profiling.measuring.device import cache_bytes
 from attnprof.records import NOT_MEASURED_MEMORY, Record
 
@@ -76,29 +77,20 @@ def without_memory(record: Record, free: int) -> Record:
 
 
 def _within_budget(groups: list[list[Record]], phase: Phase) -> Iterator[Record]:
-    """Measure what fits, cheapest block first; choose anew after each, with what was learned and the time that is left."""
-    waiting, told = [group for group in groups if group], False
+    """Measure what fits, smallest shape first; choose anew after each, with what was learned and the time that is left."""
+    waiting, told = Waiting(groups, phase.predictor, phase.options), False
     while waiting:
-        chosen = choose(waiting, phase.predictor, phase.options.min_samples, phase.left_s(), phase.options.first)
-        if not chosen:
-            for record in (record for group in waiting for record in group):
+        coming = waiting.take(phase.left_s())
+        if coming is None:
+            for record in waiting.records():
                 yield phase.finish(late(record, phase))
             return
-        group = chosen[0]
-        phase.expected_s = sum(
-            max(phase.predictor.cell_s(record, phase.options.min_samples), phase.options.budget_s)
-            for members in chosen
-            for record in members
-        )
+        phase.expected_s = coming.expected_s
         if not told:  # nothing is heard of a block before it is through
             told = True
             rest = min(phase.expected_s, max(phase.left_s(), 0.0))
             phase.listener(Progress("measure", len(phase.done), phase.total, left_s=rest))
-        keys = {record.case.key for record in group}
-        share = shares(chosen, phase.predictor, phase.options.min_samples, phase.left_s(), phase.left_s())[0]
-        waiting = [[record for record in rest if record.case.key not in keys] for rest in waiting]
-        waiting = [rest for rest in waiting if rest]
-        for record in measure_block(group, share, phase):
+        for record in measure_block(coming.group, coming.share, phase):
             phase.predictor.learn(record)
             expected = phase.predictor.cell_s(record, phase.options.min_samples)
             phase.expected_s = max(phase.expected_s - max(expected, phase.options.budget_s), 0.0)

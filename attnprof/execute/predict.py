@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from attnprof import stats
 from attnprof.records import Counts, Record, Shape
@@ -19,6 +20,8 @@ _LEAST_TIMEOUT_S = 60.0
 _TIMEOUT_FACTOR = 20.0  # a prediction that is wrong by so much is not what is running
 MEMORY_SHARE = 0.8
 _SLACK = 3.0
+_SURELY = 1 - 1e-9  # sums in another order differ in their last digits
+_ALL = ""  # all mechanisms together
 
 
 @dataclass(frozen=True)
@@ -32,30 +35,61 @@ class Rates:
 
 @dataclass
 class Predictor:
-    """Rates per dtype, memory and flush time of a device, processes per block, and how far predictions were off so far."""
+    """Rates per dtype, memory and flush time of a device, processes per block, and how far predictions were off so far.
+
+    seen: {mechanism, "" for all of them: log of seen over predicted, in order of size}. What follows from it is kept, and so
+    is a case's roofline: a run asks for them after every block.
+    """
 
     rates: Mapping[str, Rates]
     free_bytes: int
     flush_s: float = 0.0
     processes: int = 1
-    seen: list[tuple[str, float]] = field(default_factory=list)  # (mechanism, log of seen over predicted)
+    seen: dict[str, list[float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._factors = {name: math.exp(stats.median(errors)) for name, errors in self.seen.items()}
+        self._rooflines: dict[str, tuple[Counts | None, float]] = {}
 
     def learn(self, record: Record) -> None:
         """Take a finished measurement into account."""
-        raw = self._roofline(record)
-        if record.timing is not None and record.timing.n and raw > 0:
-            self.seen.append((record.case.mechanism, math.log(record.timing.median_s / raw)))
+        raw = self.roofline_s(record)
+        if record.timing is None or not record.timing.n or raw <= 0:
+            return
+        error = math.log(record.timing.median_s / raw)
+        for name in (record.case.mechanism, _ALL):
+            errors = self.seen.setdefault(name, [])
+            bisect.insort(errors, error)
+            self._factors[name] = math.exp(stats.median(errors))
+
+    def about(self, records: Iterable[Record]) -> Predictor:
+        """One that predicts the same for these records, and is small however much was seen."""
+        names = {_ALL, *(record.case.mechanism for record in records)}
+        return replace(self, seen={name: [stats.median(self.seen[name])] for name in sorted(names) if name in self.seen})
+
+    def factor(self, mechanism: str) -> float:
+        """How many times its roofline a pass of a mechanism takes: as seen of it, or else of all."""
+        own = self._factors.get(mechanism)
+        return self._factors.get(_ALL, 1.0) if own is None else own
+
+    @property
+    def least_factor(self) -> float:
+        """The smallest of them."""
+        return min(self._factors.values(), default=1.0)
 
     def pass_s(self, record: Record) -> float:
         """Seconds that one pass of a traced case will take."""
-        own = [error for name, error in self.seen if name == record.case.mechanism]
-        known = own or [error for _, error in self.seen]
-        return self._roofline(record) * (math.exp(stats.median(known)) if known else 1.0)
+        return self.roofline_s(record) * self.factor(record.case.mechanism)
+
+    def line(self, samples: int) -> tuple[float, float]:
+        """(seconds of a cell beside its passes, number of its passes): build, warm-up, the least samples, the memory pass."""
+        passes = samples + _PASSES_BEFORE
+        return self.processes * (_BUILD_S + passes * self.flush_s) + _BUILD_S, self.processes * passes + _MEMORY_PASSES
 
     def cell_s(self, record: Record, samples: int) -> float:
         """Seconds for building, warm-up, the least number of samples and the memory pass of one member."""
-        one = self.pass_s(record)
-        return self.processes * (_BUILD_S + (samples + _PASSES_BEFORE) * (one + self.flush_s)) + self.memory_s(record)
+        beside_s, passes = self.line(samples)
+        return beside_s + passes * self.pass_s(record)
 
     def timeout_s(self, record: Record, samples: int, budget_s: float) -> float:
         """Seconds after which one member hangs: a minute at least, else a multiple of what its cell should take."""
@@ -65,7 +99,15 @@ class Predictor:
         """Seconds for the memory pass of one member."""
         return _BUILD_S + _MEMORY_PASSES * self.pass_s(record)
 
-    def _roofline(self, record: Record) -> float:
+    def roofline_s(self, record: Record) -> float:
+        """Seconds of one pass by the machine's rates alone."""
+        counts, found = self._rooflines.get(record.case.key, (None, 0.0))
+        if counts is None or counts is not record.counts:
+            found = self._roofline_s(record)
+            self._rooflines[record.case.key] = record.counts, found
+        return found
+
+    def _roofline_s(self, record: Record) -> float:
         counts, rates = record.counts, self.rates.get(record.case.dtype)
         if counts is None or rates is None:
             return 0.0
@@ -101,56 +143,105 @@ def split_by_memory(records: Sequence[Record], usable: int) -> tuple[list[list[R
     return groups, too_large
 
 
-def choose(
-    groups: Sequence[Sequence[Record]], predictor: Predictor, samples: int, left_s: float, first: str | None = None
-) -> list[list[Record]]:
-    """The members to measure while they fit: the shape that costs least as a whole first, in it `first`, then the cheapest.
+Priced = tuple[list[Record], list[float]]  # a group, and the seconds of each of its members
 
-    Whole tables of one resolution come before scattered cells of all. Groups in the order in which they are to be measured.
+
+@dataclass(eq=False)
+class Shelf:
+    """The groups of one shape. least_s: no roofline of it and of the shelves after it is shorter."""
+
+    groups: list[list[Record]]
+    least_s: float
+
+
+def size(shape: Shape) -> tuple[int, ...]:
+    """What shapes are put in order by: the elements of the input, then the numbers themselves."""
+    elements = shape.batch * shape.channels * shape.frames * shape.height * shape.width
+    return elements, shape.batch, shape.channels, shape.height, shape.width, shape.frames
+
+
+def shelves(groups: Iterable[Sequence[Record]], predictor: Predictor) -> list[Shelf]:
+    """The groups by shape, the smallest first."""
+    by_shape: dict[Shape, list[list[Record]]] = {}
+    for group in filter(None, groups):
+        by_shape.setdefault(group[0].case.shape, []).append(list(group))
+    found: list[Shelf] = []
+    least_s = math.inf
+    for shape in sorted(by_shape, key=size, reverse=True):
+        least_s = min(least_s, *(predictor.roofline_s(record) for group in by_shape[shape] for record in group))
+        found.append(Shelf(by_shape[shape], least_s))
+    return found[::-1]
+
+
+def choose(
+    groups: Iterable[Sequence[Record]], predictor: Predictor, samples: int, left_s: float, first: str | None = None
+) -> list[list[Record]]:
+    """The members to measure while they fit: the smallest shape first, in it `first`, then the cheapest.
+
+    Whole tables of one resolution come before scattered cells of all, whatever of a resolution is measured already. Groups in
+    the order in which they are to be measured.
     """
-    costs = {record.case.key: predictor.cell_s(record, samples) for group in groups for record in group}
-    shapes: dict[Shape, float] = {}
-    for record in (record for group in groups for record in group):
-        shapes[record.case.shape] = shapes.get(record.case.shape, 0.0) + costs[record.case.key]
-    homes = [
-        (
-            shapes[record.case.shape],
-            first not in (record.case.label, record.case.mechanism),
-            costs[record.case.key],
-            index,
-            record,
-        )
-        for index, group in enumerate(groups)
-        for record in group
+    return [group for group, _ in choose_from(shelves(groups, predictor), predictor, samples, left_s, first)]
+
+
+def choose_from(
+    shelves: Iterable[Shelf], predictor: Predictor, samples: int, left_s: float, first: str | None = None
+) -> list[Priced]:
+    """The same of shelves, each group with its members' seconds; those are not looked at of which nothing can fit."""
+    beside_s, passes = predictor.line(samples)
+    beside_s, passes = beside_s + block_overhead_s(predictor.processes), passes * predictor.least_factor
+    chosen: list[Priced] = []
+    for shelf in shelves:
+        if _SURELY * (beside_s + passes * shelf.least_s) > left_s:
+            break
+        found, left_s = _of_shelf(shelf, predictor, samples, left_s, first)
+        chosen += found
+    return chosen
+
+
+def _of_shelf(shelf: Shelf, predictor: Predictor, samples: int, left_s: float, first: str | None) -> tuple[list[Priced], float]:
+    """(what fits of a shelf, the cheapest group first, the seconds that are left)."""
+    beside_s, passes = predictor.line(samples)
+    overhead_s = block_overhead_s(predictor.processes)
+    found = [(group, [beside_s + passes * predictor.pass_s(record) for record in group]) for group in shelf.groups]
+    needed_s = sum(overhead_s + sum(costs) for _, costs in found)
+    if needed_s <= left_s:
+        return sorted(found, key=_cost_s), left_s - needed_s
+    cells = [
+        (first not in (record.case.label, record.case.mechanism), cost, home, index)
+        for home, (group, costs) in enumerate(found)
+        for index, (record, cost) in enumerate(zip(group, costs, strict=True))
     ]
-    chosen: set[str] = set()
-    opened: set[int] = set()
-    for _, _, cost, home, record in sorted(homes, key=lambda entry: entry[:4]):
-        needed = cost + (0.0 if home in opened else block_overhead_s(predictor.processes))
-        if needed <= left_s:
-            left_s -= needed
-            chosen.add(record.case.key)
-            opened.add(home)
-    kept = [[record for record in group if record.case.key in chosen] for group in groups]
-    order = [group for group in kept if group]
-    return sorted(order, key=lambda group: (shapes[group[0].case.shape], sum(costs[record.case.key] for record in group)))
+    chosen: list[list[int]] = [[] for _ in found]
+    for _, cost, home, index in sorted(cells):
+        needed_s = cost + (0.0 if chosen[home] else overhead_s)
+        if needed_s <= left_s:
+            left_s -= needed_s
+            chosen[home].append(index)
+    kept = [
+        ([group[index] for index in sorted(indices)], [costs[index] for index in sorted(indices)])
+        for (group, costs), indices in zip(found, chosen, strict=True)
+        if indices
+    ]
+    return sorted(kept, key=_cost_s), left_s
+
+
+def _cost_s(priced: Priced) -> float:
+    return sum(priced[1])
 
 
 def group_s(group: Sequence[Record], predictor: Predictor, samples: int) -> float:
     """Seconds that a block of these members takes at least."""
-    return block_overhead_s(predictor.processes) + sum(predictor.cell_s(record, samples) for record in group)
+    beside_s, passes = predictor.line(samples)
+    return block_overhead_s(predictor.processes) + len(group) * beside_s + passes * sum(map(predictor.pass_s, group))
 
 
-def shares(
-    groups: Sequence[Sequence[Record]], predictor: Predictor, samples: int, capacity_s: float, left_s: float
-) -> list[tuple[float, float]]:
-    """Per group (seconds after which it stops sampling once it has enough, seconds after which it stops at all).
+def share(cost_s: float, members: int, spare_s: float, left_s: float) -> tuple[float, float]:
+    """Of a block: (seconds after which it stops sampling once it has enough, seconds after which it stops at all).
 
-    capacity_s: what all devices together have left; left_s: what one of them has. The first is what its members need at least
-    and their part of what nobody needs. The second leaves room for a prediction that was too low: better some cells whole than
-    all of them cut off.
+    cost_s: what it takes at least; spare_s: per member, what nobody needs; left_s: what its device has left. The first is its
+    cost and its part of what nobody needs. The second leaves room for a prediction that was too low: better some cells whole
+    than all of them cut off.
     """
-    costs = [group_s(group, predictor, samples) for group in groups]
-    spare = max(capacity_s - sum(costs), 0.0) / sum(len(group) for group in groups)
-    fair = [cost + spare * len(group) for cost, group in zip(costs, groups, strict=True)]
-    return [(min(part, left_s), min(max(part, _SLACK * cost), left_s)) for part, cost in zip(fair, costs, strict=True)]
+    part = cost_s + spare_s * members
+    return min(part, left_s), min(max(part, _SLACK * cost_s), left_s)

@@ -31,8 +31,9 @@ _HERE = Phases()
 class Counted:
     """The counts of cases that are yet to be measured, kept somewhere that outlives the run.
 
-    known: {key: record with counts} of earlier runs, whose cases are not counted again. keep: gets the record of a case the
-    moment it is counted and has to wait for its device, with status `interrupted`: what it is if nobody hears of it again.
+    known: {key: record with counts} of earlier runs, whose cases are not counted again; those with a calibrated peak are not
+    calibrated again. keep: gets the record of a case the moment it is counted and has to wait for its device, with status
+    `interrupted`: what it is if nobody hears of it again.
     """
 
     known: Mapping[str, Record] = field(default_factory=dict)
@@ -67,8 +68,9 @@ def run_cases(
         waiting = {key: waiting[key] for key in distinct if key in waiting}
         found = sorted({record.case.device for record in waiting.values()})
         for device in found if options.calibrate else ():
-            asked = [record.case for record in waiting.values() if record.case.device == device]
-            for case, one in phases.calibrate(asked, options, listener):
+            here = [record for record in waiting.values() if record.case.device == device]
+            asked = [record.case for record in here if record.calibrated is None]
+            for case, one in phases.calibrate(asked, options, listener) if asked else ():
                 calibrated[case.key] = one
         began = time.monotonic()
         for device in found:

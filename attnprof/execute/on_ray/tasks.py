@@ -113,7 +113,7 @@ def _measure(order: Mapping[str, Any], options: Options, listener: Listener) -> 
 def predictor_from_json(data: Mapping[str, Any]) -> Predictor:
     """The inverse of asdict."""
     rates = {name: Rates(**rate) for name, rate in data["rates"].items()}
-    seen = [(str(name), float(error)) for name, error in data["seen"]]
+    seen = {str(name): [float(error) for error in errors] for name, errors in data["seen"].items()}
     return Predictor(rates, data["free_bytes"], data["flush_s"], data["processes"], seen)
 
 
