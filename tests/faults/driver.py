@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,11 +38,12 @@ class Slow(nn.Module):
 '''
 
 
-def write_sweep(folder: Path, cases: int, seconds: float = 0.15, device: str = "none") -> None:
-    """sweep.yaml and slow.py: so many cases, each with other counts, each of which takes so long to count (and to run)."""
+def write_sweep(folder: Path, cases: int, seconds: float = 0.15, device: str = "none", blocks: int = 1) -> None:
+    """sweep.yaml and slow.py: blocks of so many cases, each with other counts, each of which takes so long to count (and to run)."""
+    sizes = ", ".join(f"{5 + more}x5" for more in range(blocks))
     (folder / "slow.py").write_text(SLOW)
     (folder / "sweep.yaml").write_text(
-        "name: sweep\ninput: {channels: 8, hw: 5x5}\nmodes: inference\n"
+        f"name: sweep\ninput: {{channels: 8, hw: [{sizes}]}}\nmodes: inference\n"
         f"measure: {{device: {device}, budget_s: 0.1}}\nmechanisms:\n"
         f"  - {{import: 'slow.py:Slow', args: {{n: {list(range(cases))}, seconds: {seconds}}}}}\n"
     )
@@ -50,6 +56,7 @@ class Driver:
     process: subprocess.Popen[str]
     mark: str
     folder: Path
+    terminal: int | None = None  # the far end of the one that its stderr is
 
     @property
     def stderr(self) -> str:
@@ -69,6 +76,11 @@ class Driver:
         """Send it a signal."""
         os.kill(self.process.pid, number)
 
+    def press_ctrl_c(self) -> None:
+        """At its terminal: everybody in the foreground gets the signal, its children too."""
+        assert self.terminal is not None
+        os.write(self.terminal, b"\x03")
+
     def wait(self, seconds: float = 120.0) -> int:
         """Its exit code."""
         return self.process.wait(seconds)
@@ -81,13 +93,26 @@ class Driver:
         assert self.family() == []
 
 
-def start(folder: Path, *arguments: str, before: Sequence[str] = (), reader_gone: bool = False, **environment: str) -> Driver:
-    """Start `attnprof ARGUMENTS` in a folder; `before`: a command that is to start it; `reader_gone`: nobody reads stdout."""
+_started: list[Driver] = []
+
+
+def start(
+    folder: Path,
+    *arguments: str,
+    before: Sequence[str] = (),
+    reader_gone: bool = False,
+    terminal: bool = False,
+    **environment: str,
+) -> Driver:
+    """Start `attnprof ARGUMENTS` in a folder; `before`: a command that is to start it; `reader_gone`: nobody reads stdout;
+    `terminal`: stderr is one. `end_all` ends it, however a test ends.
+    """
     mark = uuid.uuid4().hex
     own = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", **os.environ, **environment, _MARK: mark}
     own.pop("PYTHONUNBUFFERED", None)
     reads, writes = os.pipe()
     os.close(reads)
+    far, near = pty.openpty() if terminal else (None, None)
     with (folder / f"{mark}.out").open("w") as out, (folder / f"{mark}.err").open("w") as err:
         process = subprocess.Popen(
             [*before, sys.executable, "-m", "attnprof", *arguments],
@@ -95,12 +120,45 @@ def start(folder: Path, *arguments: str, before: Sequence[str] = (), reader_gone
             env={name: value for name, value in own.items() if value != "-"},
             stdin=subprocess.DEVNULL,
             stdout=writes if reader_gone else out,
-            stderr=err,
+            stderr=err if near is None else near,
             text=True,
-            preexec_fn=hear_interrupts,  # noqa: PLW1509
+            start_new_session=terminal,
+            preexec_fn=_at_a_terminal if terminal else hear_interrupts,  # noqa: PLW1509
         )
     os.close(writes)
-    return Driver(process, mark, folder)
+    driver = Driver(process, mark, folder, far)
+    _started.append(driver)
+    if near is not None:
+        os.close(near)
+        threading.Thread(target=_copy, args=(driver,), daemon=True).start()
+    return driver
+
+
+def end_all() -> None:
+    """End whatever `start` has started, stopped ones too, with all that they have started."""
+    while _started:
+        driver = _started.pop()
+        if driver.process.poll() is None:
+            driver.process.kill()
+            driver.process.wait()
+        for pid in driver.family():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _copy(driver: Driver) -> None:
+    """What comes out at the far end of a terminal, into the file that stderr would be; until everybody has left the other end."""
+    assert driver.terminal is not None
+    with (driver.folder / f"{driver.mark}.err").open("ab", buffering=0) as err, contextlib.suppress(OSError):
+        while seen := os.read(driver.terminal, 65536):
+            err.write(seen)
+    os.close(driver.terminal)
+
+
+def _at_a_terminal() -> None:
+    """For a child with a session of its own: its stderr is the terminal that sends it signals."""
+    hear_interrupts()
+    fcntl.ioctl(2, termios.TIOCSCTTY, 0)
 
 
 def run(folder: Path, *arguments: str, before: Sequence[str] = (), **environment: str) -> Driver:

@@ -6,7 +6,9 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,10 +26,11 @@ from tests.faults.driver import (
 
 pytestmark = [pytest.mark.fault, pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")]
 
+Check = Callable[[Path, Path], None]  # of a run's folder and of that of the run that nobody disturbed
 COMMAND = ("run", "sweep.yaml", "--allow-import", "slow.py:*", "--out", "out", "--jobs", "2")
 
 
-def kill_at_random(folder: Path, kills: int, chance: random.Random, longest_s: float) -> tuple[int, int]:
+def kill_at_random(folder: Path, kills: int, chance: random.Random, longest_s: float, check: Check) -> tuple[int, int]:
     """Start the sweep, kill -9 it at a random moment, go on with --resume, until it was killed so often; then let it end.
 
     What had been on the disk at a kill must be there ever after, byte for byte. (kills that struck, runs that were through
@@ -35,6 +38,7 @@ def kill_at_random(folder: Path, kills: int, chance: random.Random, longest_s: f
     """
     store = folder / "out" / "sweep.jsonl"
     struck = through = 0
+    kept = b""
     while struck < kills:
         driver = start(folder, *COMMAND, "--resume", "-q")
         # half of the kills strike the start and the end of a run too, half of them between its first record and its last
@@ -49,18 +53,21 @@ def kill_at_random(folder: Path, kills: int, chance: random.Random, longest_s: f
         if driver.process.poll() is None:
             driver.kill()
             assert driver.wait() in (-signal.SIGKILL, 0)  # it may have ended in between
+        assert before.startswith(kept), "what an earlier run left is gone"
         if driver.process.returncode == 0:
             through += 1
-            check_against(folder, folder / "undisturbed")
+            check(folder, folder / "undisturbed")
             store.unlink()
+            kept = b""
             continue
         struck += 1
         driver.wait_until_nobody_is_left()
         kept = before[: before.rfind(b"\n") + 1]
         assert store.read_bytes().startswith(kept) if kept else True, "what was on the disk is gone"
-        counts_by_key(folder / "out" / "sweep.jsonl") if store.exists() and not _torn(store) else None
+        counts_by_key(store) if store.exists() and not _torn(store) else None
     last = run(folder, *COMMAND, "--resume")
     assert last.process.returncode == 0, last.stderr
+    assert store.read_bytes().startswith(kept), "what the killed run left is gone"
     return struck, through
 
 
@@ -68,29 +75,52 @@ def _torn(store: Path) -> bool:
     return not store.read_bytes().endswith(b"\n")
 
 
-def check_against(folder: Path, undisturbed: Path) -> None:
+def check_traced(folder: Path, undisturbed: Path) -> None:
     """0 lost, 0 twice, 0 torn, and every count as in the run that nobody disturbed."""
     found, wanted = (counts_by_key(place / "out" / "sweep.jsonl") for place in (folder, undisturbed))
     assert found == wanted
     assert len(records(folder / "out" / "sweep.jsonl")) == len(wanted)
 
 
-def _random_kills(tmp_path: Path, cases: int, kills: int, seed: int) -> None:
-    undisturbed = tmp_path / "undisturbed"
+def check_measured(folder: Path, undisturbed: Path) -> None:
+    """The same of a run that measures: each is counted once, which may have been said before it was measured, and timed."""
+    found, wanted = (counts_by_key(place / "out" / "sweep.jsonl") for place in (folder, undisturbed))
+    assert found == wanted
+    by_key: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records(folder / "out" / "sweep.jsonl"):
+        by_key.setdefault(record["case"]["key"], []).append(record)
+    for key, of_one in by_key.items():
+        assert [record["status"] for record in of_one] in (["ok"], ["interrupted", "ok"])
+        assert [record["counts"] for record in of_one] == [wanted[key]] * len(of_one)
+        assert of_one[-1]["timing"] is not None
+
+
+def _random_kills(folder: Path, kills: int, seed: int, check: Check = check_traced, **sweep: Any) -> None:
+    undisturbed = folder / "undisturbed"
     undisturbed.mkdir()
-    for folder in (tmp_path, undisturbed):
-        write_sweep(folder, cases)
+    for place in (folder, undisturbed):
+        write_sweep(place, **sweep)
     began = time.monotonic()
     calm = run(undisturbed, *COMMAND)
     assert calm.process.returncode == 0, calm.stderr
-    assert len(counts_by_key(undisturbed / "out" / "sweep.jsonl")) == cases
-    struck, through = kill_at_random(tmp_path, kills, random.Random(seed), time.monotonic() - began)
-    check_against(tmp_path, undisturbed)
+    assert len(counts_by_key(undisturbed / "out" / "sweep.jsonl")) == sweep["cases"] * sweep.get("blocks", 1)
+    struck, through = kill_at_random(folder, kills, random.Random(seed), time.monotonic() - began, check)
+    check(folder, undisturbed)
     print(f"{struck} kills, {through} runs that were through before their kill")
 
 
 def test_kill_9_of_the_driver_at_random_moments(tmp_path: Path) -> None:
     _random_kills(tmp_path, cases=16, kills=2, seed=1)
+
+
+def test_kill_9_of_a_driver_that_measures_at_random_moments(tmp_path: Path) -> None:
+    _random_kills(tmp_path, kills=2, seed=1, check=check_measured, cases=2, blocks=2, seconds=0.01, device="cpu")
+
+
+@pytest.mark.longest
+@pytest.mark.timeout(3600)
+def test_20_kills_of_a_driver_that_measures_at_random_moments(tmp_path: Path) -> None:
+    _random_kills(tmp_path, kills=20, seed=2, check=check_measured, cases=4, blocks=8, seconds=0.01, device="cpu")
 
 
 @pytest.mark.longest

@@ -154,7 +154,14 @@ def test_ray_interrupted_gives_what_it_has_and_cancels_the_rest(cluster: Cluster
     statuses = [record.status for record in found.values()]
     assert set(statuses) == {"ok", "interrupted"}
     assert all(record.counts is not None for record in found.values())
+    assert measured(found).keys() == {key for key, record in found.items() if record.status == "ok"}
+    assert len(measured(found)) >= 3  # what was said to be measured, but for the record that was on its way
     gone(cluster)
+
+
+def measured(found: dict[str, Record]) -> dict[str, Record]:
+    """Those that were measured: the others stand there with what was counted."""
+    return {key: record for key, record in found.items() if record.timing is not None}
 
 
 def gone(cluster: Cluster) -> None:
@@ -175,11 +182,15 @@ def test_ray_driver_killed_leaves_no_child_and_resume_completes(
     driver.process.wait()
     gone(cluster)
     kept = driver.records()
-    assert len(kept) >= 3  # what was said to be measured, but for the line that was being written
+    assert len(kept) == CASES, "all were counted before the first was measured"
+    assert len(measured(kept)) >= 3  # what was said to be measured, but for the line that was being written
     resumed = Driver(cluster, spec, tmp_path / "out", "--resume")
     found = resumed.ends()
     check(found, undisturbed)
-    assert all(found[key] == record for key, record in kept.items())
+    assert all(found[key] == record for key, record in measured(kept).items())
+    assert all(found[key].counts == record.counts for key, record in kept.items())
+    assert "are not counted again" in resumed.said()
+    assert "[trace" not in resumed.said()
     assert len({record.environment["node"] for record in found.values()}) > 1
 
 
@@ -194,7 +205,7 @@ def test_ray_head_killed_is_said_and_what_is_finished_is_kept(spec: Path, tmp_pa
     assert "the head of the Ray cluster is gone" in driver.said()
     assert "--resume" in driver.said()
     assert "Traceback" not in driver.said()
-    assert len(driver.records()) >= 4
+    assert len(measured(driver.records())) >= 4
 
 
 @pytest.mark.longest
