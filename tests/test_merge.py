@@ -227,6 +227,7 @@ def test_what_lies_where_the_merged_store_goes_is_merged_not_lost(tmp_path: Path
     assert len(store.load(there).records) == 2
 
 
+@pytest.mark.fault
 def test_merge_imports_neither_torch_nor_the_users_code(tmp_path: Path) -> None:
     mine = dataclasses.replace(case("se"), mechanism=f"{tmp_path}/mine.py:Mine")
     (tmp_path / "mine.py").write_text("raise RuntimeError('imported')\n")
@@ -299,6 +300,25 @@ def test_an_earlier_merge_does_not_hide_what_its_shards_say_now(tmp_path: Path) 
     assert merge(folder).return_value == 0, "the same cases, whatever else the text of the spec says"
 
 
+@pytest.mark.fault
+def test_merge_of_damaged_stores_says_what_is_missing_and_loses_no_whole_line(tmp_path: Path) -> None:
+    """A line of garbage in the middle of one, a torn last line of the other."""
+    one = written(tmp_path / "one.jsonl", [record(case(label, 4)) for label in ("se", "eca", "srm")])
+    two = written(tmp_path / "two.jsonl", [record(case(label, 5)) for label in ("se", "eca")])
+    lines = one.read_bytes().splitlines(keepends=True)
+    one.write_bytes(b"".join([*lines[:2], b"garbage\n", *lines[3:]]))
+    two.write_bytes(two.read_bytes()[:-20])
+    found = merge(one, two, "--out", tmp_path / "out")
+    assert found.return_value == 5
+    assert "one.jsonl:3: this line is no JSON" in found.stderr
+    assert "two.jsonl:3: the last line is torn" in found.stderr
+    assert "2 of 5 cases have no record" in found.stderr
+    whole = store.load(tmp_path / "out" / "tiny.jsonl")
+    assert whole.warnings == ()
+    assert {(each.case.label, each.case.shape.height) for each in whole.records.values()} == {("se", 4), ("srm", 4), ("se", 5)}
+
+
+@pytest.mark.fault
 def test_a_store_that_is_written_anew_while_it_is_merged_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from attnprof.store import merging
 

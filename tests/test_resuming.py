@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from attnprof import store
+from attnprof.cli import resuming
 from attnprof.cli.resuming import _better
+from attnprof.execute import run
+from attnprof.execute.calibrating import Calibrated
 from attnprof.records import NOT_MEASURED_BUDGET, Case, Memory, Record, Shape, Timing
+from attnprof.spec import parse_text
 from tests.command import Call
 from tests.test_cli import CASES, call, lines_of_kind, measured, out, tiny  # noqa: F401  fixtures
 
@@ -96,3 +103,50 @@ def test_what_a_budget_left_out_is_said_with_what_to_do(call: Call, tiny: Path) 
     lines = lines_of_kind(Path("out/tiny.jsonl"), "record")
     assert call("run", tiny, "--device", "cpu", "--out", "out", "--set", "measure.run_budget_s=0.001", "--resume").code == 0
     assert lines_of_kind(Path("out/tiny.jsonl"), "record") == lines, "nothing new is known: nothing is written"
+
+
+@pytest.mark.fault
+def test_counts_that_are_resumed_keep_their_timeline(call: Call, tiny: Path, out: Path) -> None:  # noqa: F811
+    """Killed after it had counted: what the case's final record has of its pass is from the store."""
+    path = out / "tiny.jsonl"
+    before = store.load(path).records
+    one = next(iter(before.values()))
+    assert one.memory_timeline is not None
+    store.append(path, replace(one, status="interrupted", timing=None, memory=None))
+    done = call("run", tiny, "--device", "cpu", "--out", out, "--resume", "--set", "measure.run_budget_s=0.001")
+    assert done.code == 0
+    assert "[trace" not in done.err
+    final = store.load(path).records[one.case.key]
+    assert (final.status, final.counts, final.memory_timeline) == ("ok", one.counts, one.memory_timeline)
+
+
+@pytest.mark.fault
+def test_an_interrupted_run_keeps_the_calibrated_peaks_of_cases_that_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of two is measured when the interrupt comes: calibrating the other may have taken minutes."""
+    first, second = (Case("channel/se", label, {}, Shape(1, 8, 9, 9), device="cpu") for label in ("first", "second"))
+    peak = Calibrated(Memory(7, "calibrated"))
+
+    def trace(cases: Sequence[Case], *_: object) -> Iterator[Record]:
+        return (Record(each, environment=RECORD.environment) for each in cases)
+
+    def calibrate(cases: Sequence[Case], *_: object) -> Iterator[tuple[Case, Calibrated]]:
+        return ((each, peak) for each in cases)
+
+    def measure(group: Sequence[Record], *_: object) -> Iterator[Record]:
+        yield replace(group[0], timing=TIMED.timing)
+        raise KeyboardInterrupt
+
+    run_cases = partial(run.run_cases, phases=run.Phases(trace, calibrate, measure))
+    monkeypatch.setattr(resuming, "execution", lambda _: SimpleNamespace(run_cases=run_cases))
+    spec = parse_text("name: s\ninput: {channels: 8, hw: 9x9}\nmechanisms: [se]\nmetrics: [macs, calibrated_memory]\n")
+    options = {"timeout": None, "jobs": 1, "quiet": True, "executor": "local"}
+    with store.writing(tmp_path / "s.jsonl") as writer:
+        _, interrupted = resuming.execute(spec, [first, second], options, writer, {})
+    assert interrupted
+    found = store.load(tmp_path / "s.jsonl").records
+    assert [(found[each.key].status, found[each.key].calibrated) for each in (first, second)] == [
+        ("ok", peak.memory),
+        ("interrupted", peak.memory),
+    ]

@@ -39,7 +39,7 @@ class Slow(nn.Module):
 
 
 def write_sweep(folder: Path, cases: int, seconds: float = 0.15, device: str = "none", blocks: int = 1) -> None:
-    """sweep.yaml and slow.py: blocks of so many cases, each with other counts, each of which takes so long to count (and to run)."""
+    """sweep.yaml and slow.py: blocks of so many cases with counts of their own, each takes so long to count and to run."""
     sizes = ", ".join(f"{5 + more}x5" for more in range(blocks))
     (folder / "slow.py").write_text(SLOW)
     (folder / "sweep.yaml").write_text(
@@ -104,8 +104,9 @@ def start(
     terminal: bool = False,
     **environment: str,
 ) -> Driver:
-    """Start `attnprof ARGUMENTS` in a folder; `before`: a command that is to start it; `reader_gone`: nobody reads stdout;
-    `terminal`: stderr is one. `end_all` ends it, however a test ends.
+    """Start `attnprof ARGUMENTS` in a folder, and have it end with the test.
+
+    before: a command that is to start it. reader_gone: nobody reads stdout. terminal: stderr is one.
     """
     mark = uuid.uuid4().hex
     own = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", **os.environ, **environment, _MARK: mark}
@@ -147,7 +148,7 @@ def end_all() -> None:
 
 
 def _copy(driver: Driver) -> None:
-    """What comes out at the far end of a terminal, into the file that stderr would be; until everybody has left the other end."""
+    """What comes out at the far end of a terminal, into the file that stderr would be, until everybody has left the other."""
     assert driver.terminal is not None
     with (driver.folder / f"{driver.mark}.err").open("ab", buffering=0) as err, contextlib.suppress(OSError):
         while seen := os.read(driver.terminal, 65536):
@@ -163,7 +164,7 @@ def _at_a_terminal() -> None:
 
 def run(folder: Path, *arguments: str, before: Sequence[str] = (), **environment: str) -> Driver:
     """Run it to its end."""
-    driver = start(folder, *arguments, before=before, reader_gone=False, **environment)
+    driver = start(folder, *arguments, before=before, reader_gone=False, terminal=False, **environment)
     driver.wait(280)
     return driver
 
