@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ import pytest
 
 from attnprof import store
 from attnprof.cli import resuming
+from attnprof.cli.interrupts import twice_leaves
 from attnprof.cli.resuming import _better
 from attnprof.execute import run
 from attnprof.execute.calibrating import Calibrated
@@ -121,8 +123,9 @@ def test_counts_that_are_resumed_keep_their_timeline(call: Call, tiny: Path, out
 
 
 @pytest.mark.fault
+@pytest.mark.parametrize("at", ["while a record is written", "while it measures"])
 def test_an_interrupted_run_keeps_the_calibrated_peaks_of_cases_that_wait(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     """One of two is measured when the interrupt comes: calibrating the other may have taken minutes."""
     first, second = (Case("channel/se", label, {}, Shape(1, 8, 9, 9), device="cpu") for label in ("first", "second"))
@@ -136,14 +139,21 @@ def test_an_interrupted_run_keeps_the_calibrated_peaks_of_cases_that_wait(
 
     def measure(group: Sequence[Record], *_: object) -> Iterator[Record]:
         yield replace(group[0], timing=TIMED.timing)
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+    class Struck(store.Writer):
+        def append(self, entry: Record | store.Run) -> None:
+            super().append(entry)
+            if at == "while a record is written" and isinstance(entry, Record) and entry.timing is not None:
+                signal.raise_signal(signal.SIGINT)
 
     run_cases = partial(run.run_cases, phases=run.Phases(trace, calibrate, measure))
     monkeypatch.setattr(resuming, "execution", lambda _: SimpleNamespace(run_cases=run_cases))
     spec = parse_text("name: s\ninput: {channels: 8, hw: 9x9}\nmechanisms: [se]\nmetrics: [macs, calibrated_memory]\n")
     options = {"timeout": None, "jobs": 1, "quiet": True, "executor": "local"}
-    with store.writing(tmp_path / "s.jsonl") as writer:
-        _, interrupted = resuming.execute(spec, [first, second], options, writer, {})
+    with store.writing(tmp_path / "s.jsonl") as writer, twice_leaves():
+        struck = Struck(writer.path, writer.descriptor)
+        _, interrupted = resuming.execute(spec, [first, second], options, struck, {})
     assert interrupted
     found = store.load(tmp_path / "s.jsonl").records
     assert [(found[each.key].status, found[each.key].calibrated) for each in (first, second)] == [
