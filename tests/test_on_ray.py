@@ -6,6 +6,7 @@ import importlib.util
 import math
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -78,6 +79,20 @@ def test_ray_address_at_which_something_else_answers() -> None:
         assert "no Ray head" in refusal(address)
     with answering(b"") as address:
         assert "no Ray head" in refusal(address)
+
+
+@pytest.mark.fault
+def test_a_driver_whose_ray_call_does_not_come_back_ends_with_a_word_when_the_head_is_gone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    code = (
+        "import threading; from attnprof.execute.on_ray import connecting; connecting.GLANCE_S = 0.05;"
+        f"connecting._leave_without_a_head('127.0.0.1:{port}', threading.Event())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 70
+    assert done.stderr.startswith("attnprof: the head of the Ray cluster is gone.")
+    assert "--resume" in done.stderr
 
 
 @needs_ray

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from attnprof.errors import UsageError, told
+from attnprof.errors import AttnprofError, UsageError, told
 
 _ANSWER_S = 5.0
+GLANCE_S = 5.0  # the head is looked at so often
+_PATIENCE = 3  # looks without an answer, in which the work itself notices and says so
 _SHARED_BYTES = 128 * 2**20  # of a Ray of our own: answers are records, a few hundred kilobytes each at most
 _SETTINGS = 4  # HTTP/2's first frame of either side: Ray's head speaks gRPC
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0))
@@ -53,10 +56,51 @@ def connected(address: str | None = None, tell: Callable[[str], None] = lambda _
         )
     except Exception as error:
         raise UsageError(f"--ray-address {wanted}: {_reason(error)}") from error
+    done, head, gone = threading.Event(), ray.get_runtime_context().gcs_address, False
+    threading.Thread(target=_leave_without_a_head, args=(head, done), daemon=True).start()
     try:
         yield
+    except HeadGoneError:
+        gone = True
+        raise
     finally:
-        ray.shutdown()
+        done.set()
+        if not gone:  # to leave a cluster Ray asks its head
+            ray.shutdown()
+
+
+class HeadGoneError(AttnprofError):
+    """The head of the cluster does not answer any more. Calls of Ray would wait for it for a minute, then end this process."""
+
+
+_GONE = "the head of the Ray cluster is gone. What is finished is in the store: start Ray again and run with --resume."
+
+
+def require_head() -> None:
+    """Raise HeadGoneError where nobody answers at the head's address."""
+    import ray
+
+    if not _answers(ray.get_runtime_context().gcs_address):
+        raise HeadGoneError(_GONE)
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=GLANCE_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _leave_without_a_head(address: str, done: threading.Event) -> None:
+    """Who asks Ray for something at the moment when its head goes does not come back: then this process ends, with a word."""
+    gone = 0
+    while not done.wait(GLANCE_S):
+        gone = 0 if _answers(address) else gone + 1
+        if gone >= _PATIENCE and not done.is_set():
+            os.write(2, f"attnprof: {_GONE}\n".encode())
+            os._exit(HeadGoneError.exit_code)
 
 
 def _keep_off_stdout() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from attnprof.errors import AttnprofError, told
+from attnprof.errors import told
+from attnprof.execute.on_ray.connecting import GLANCE_S, HeadGoneError, require_head
 from attnprof.execute.on_ray.tasks import work
 from attnprof.execute.options import Listener, Options, Progress
 from attnprof.execute.predict import Predictor
@@ -18,7 +18,6 @@ from attnprof.execute.server import import_path
 from attnprof.records import Record
 
 TRIES = 3  # one, and two more where the cluster lost the task
-_GLANCE_S = 5.0  # the head is looked at so often
 M = TypeVar("M")
 _DOUBTED_S = 30.0  # longer than Ray takes to notice that a node is gone
 
@@ -92,7 +91,7 @@ class Crew:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         import ray
 
-        for reference in self._out:
+        for reference in self._out if not isinstance(error, HeadGoneError) else ():
             ray.cancel(reference, force=True)
 
     @property
@@ -143,7 +142,7 @@ class Crew:
         """
         import ray
 
-        ended, _ = ray.wait(list(self._out), num_returns=1, timeout=_GLANCE_S)
+        ended, _ = ray.wait(list(self._out), num_returns=1, timeout=GLANCE_S)
         if not ended:
             require_head()
             return None
@@ -164,19 +163,6 @@ class Crew:
             self._doubted[node.id] = time.monotonic() + _DOUBTED_S
             return Outcome(lane, node, what, None, death)
         return Outcome(lane, node, what, answer)
-
-
-def require_head() -> None:
-    """Raise AttnprofError where the cluster's head is gone: Ray would wait for it for a minute, then end this process."""
-    import ray
-
-    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_GLANCE_S).close()
-    except OSError as error:
-        raise AttnprofError(
-            "the head of the Ray cluster is gone. What is finished is in the store: start Ray again and run with --resume."
-        ) from error
 
 
 def _death(error: BaseException) -> str:
