@@ -26,8 +26,8 @@ test: setup ## Lint, types, layers, tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -q
 	OMP_NUM_THREADS=1 $(BIN)/attnprof gate specs/survey.yaml --baseline specs/baselines/catalogue.json --strict -q
 
-test-faults: setup ## Every fault that a run must survive, those that take long included (hours)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m fault -p no:xdist -s
+test-faults: setup ## Every fault that a run must survive, those that take long included
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m fault -n 2 --dist loadfile -rP
 
 bench: setup ## reports/bench.md: speed and memory against the other counters, side by side
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench --out reports/bench.md

@@ -33,8 +33,8 @@ def test_no_home_directory(tmp_path: Path, home: str) -> None:
     done = run(tmp_path, "run", "s.yaml", "--out", "out", before=[sys.executable, "-c", _NOBODY], HOME=home, **unset)
     assert done.process.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    (record,) = records(tmp_path / "out" / "s.jsonl")
-    assert record["status"] == "ok"
+    counted, record = records(tmp_path / "out" / "s.jsonl")
+    assert (counted["status"], record["status"]) == ("interrupted", "ok")
     assert record["calibrated"]["peak_bytes"] > 0, record["detail"]
     assert record["timing"]["n"] >= 10
 
