@@ -6,6 +6,7 @@ import fcntl
 import gc
 import os
 import pickle
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 _MANY = 5_000  # objects: a full collection walks so many in 3 ms
 _EVERY = 10  # tests between two looks: a look takes 1 ms where there are 40,000
 _finished = 0
+
+
+def pytest_sessionstart() -> None:
+    """What a script starts in the background ignores Ctrl-C, and so would all that tests start, whatever is sent to it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

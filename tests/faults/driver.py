@@ -170,8 +170,9 @@ def run(folder: Path, *arguments: str, before: Sequence[str] = (), **environment
 
 
 def hear_interrupts() -> None:
-    """For a child: what is started in the background of a script ignores SIGINT, and its children with it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """For a child: what a script starts in the background ignores SIGINT, under nohup SIGHUP, and its children with it."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def marked(mark: str) -> list[int]:
