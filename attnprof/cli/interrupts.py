@@ -11,11 +11,8 @@ from types import FrameType
 from typing import NoReturn
 
 _LEFT = b"attnprof: interrupted twice: left at once. What was written is kept: run it again with --resume (without --fresh).\n"
-_SIGNALS = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-)  # a terminal's Ctrl-C, a scheduler's time limit, a terminal that is gone
+# Ctrl-C, a scheduler's time limit, a terminal that is gone
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _undivided = False
 _waiting = 0  # signals that came while something was written undivided

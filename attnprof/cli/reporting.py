@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from attnprof.records import Record
     from attnprof.report import Meta
     from attnprof.store import Run, Stored
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @click.command("report")
@@ -115,14 +112,13 @@ def write_reports(
     `stored`: where the records are, if not in `folder`.
     """
     from attnprof import report
+    from attnprof.store.writer import NO_ROOM
 
     try:
         return report.write(records, meta, formats, folder, whole)
     except OSError as error:
         again = f"`attnprof report {stored or folder}"
-        advice = (
-            f"once there is room, {again}`" if error.errno in _NO_ROOM else f"give --out another folder: {again} --out DIR`"
-        )
+        advice = f"once there is room, {again}`" if error.errno in NO_ROOM else f"give --out another folder: {again} --out DIR`"
         raise UsageError(
             f"{error.filename or folder}: cannot be written: {error.strerror or error}. The records are in the store: {advice} "
             "writes the reports."

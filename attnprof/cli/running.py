@@ -86,9 +86,7 @@ def run_command(specs: tuple[str, ...], **options: Any) -> int:
                 for spec, cases in planned:
                     records += _run_one(spec, cases, options, formats)
             except KeyboardInterrupt:  # not while cases were run: a cross-check, a report
-                say(
-                    "interrupted: every record that was finished is in the store. Run it again with --resume (without --fresh)."
-                )
+                say("interrupted: what was finished is in the store. Run it again with --resume (without --fresh) to go on.")
                 raise click.exceptions.Exit(130) from None
     if options["as_json"]:
         from attnprof.report import json
@@ -223,7 +221,7 @@ def _missing(run: Run, by_key: Mapping[str, Record]) -> list[str]:
     from attnprof.store.merging import lacks
 
     statuses = [by_key[key].status if key in by_key else "" for key in run.own]
-    return [f"{text[0].upper()}{text[1:]}." for text in lacks(statuses)]
+    return [f"{text}." for text in lacks(statuses)]
 
 
 def _say_what_the_budget_left_out(records: Sequence[Record], spec: Any) -> None:

@@ -63,12 +63,12 @@ class Writer:
             raise UsageError(f"{self.path}: cannot be written: {error.strerror or error}. {_advice(error)}{_GO_ON}") from error
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _GO_ON = "What was written before is kept: run it again with --resume."
 
 
 def _advice(error: OSError) -> str:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return "Make room on the disk, or give another --out. " if full else ""
+    return "Make room on the disk, or give another --out. " if error.errno in NO_ROOM else ""
 
 
 @contextlib.contextmanager
