@@ -30,31 +30,31 @@ test-faults: setup ## Every fault that a run must survive, those that take long 
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m fault -n 2 --dist loadfile -rP
 
 bench: setup ## reports/bench.md: speed and memory against the other counters, side by side
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench --out reports/bench.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.makers.bench --out reports/bench.md
 
 memory: setup ## reports/memory.md: traced, calibrated and measured peaks of the catalogue
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.memory_page --out reports/memory.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.makers.memory_page --out reports/memory.md
 
 crosscheck: setup ## reports/crosscheck.md: every counter over the whole catalogue
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.crosscheck_page --out reports/crosscheck.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.makers.crosscheck_page --out reports/crosscheck.md
 
 honesty: setup ## reports/interval_honesty.md: do the intervals hold what they say (an hour on an idle machine)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.interval_honesty
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.makers.interval_honesty
 
 time-gate: setup ## reports/time_gate_honesty.md: does the time gate cry wolf (an hour and a half on an idle machine)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.time_gate_honesty --resume
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.makers.time_gate_honesty --resume
 
 scale: setup ## reports/scale.md: how time and memory grow with the number of cases (an hour on an idle machine)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.scale_page --out reports/scale.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.makers.scale_page --out reports/scale.md
 
 forms: setup ## attnprof/profiling/forms/kept: closed forms of the catalogue, found and verified anew
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.forms_kept
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.makers.forms_kept
 
 claims: setup ## reports/claims.md, .csv: every published number, counted again
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.claims_page
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.makers.claims_page
 
 catalogue: setup ## What the mechanisms' files make: reports/catalogue.md, specs of families, tables of README
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.doc_tables
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.makers.doc_tables
 
 baseline: setup ## specs/baselines/catalogue.json: what the catalogue costs now; read the diff
 	OMP_NUM_THREADS=1 $(BIN)/attnprof baseline save specs/survey.yaml -o specs/baselines/catalogue.json --exact-only

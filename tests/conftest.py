@@ -1,4 +1,7 @@
-"""What a test run does once, or now and then: garbage collection, every claim's verdict, the exemptions of the catalogue."""
+"""What a test run does once, or now and then: garbage collection, every claim's verdict, the exemptions of the catalogue.
+
+And the scratch repository of `tests/repository.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,12 @@ import gc
 import os
 import pickle
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.repository import MINE, git
 
 if TYPE_CHECKING:
     from attnprof.claims import Verdict
@@ -75,3 +81,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section(f"{len(found)} exemptions from the catalogue's sweep")
     for name, check, reason in found:
         terminalreporter.line(f"{name}  {check}  {reason}")
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A repository with a user's module, committed; its working tree is clean."""
+    folder = tmp_path / "repo"
+    (folder / "specs").mkdir(parents=True)
+    (folder / "mine.py").write_text(MINE.replace("class BaseRaises(Mine): pass", "class BaseRaises(Mine):\n    forward = None"))
+    (folder / "specs" / "own.yaml").write_text("name: own\n")
+    (folder / ".gitignore").write_text("built\n")
+    git(folder, "init", "-q")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "base")
+    return folder

@@ -3,7 +3,8 @@
 `observe` runs a module for real, without a dispatch mode, after a warm-up pass, under torch's profiler: the running sum of the
 allocator's events from the start of the pass. Training: forward, then backward from a dense gradient allocated inside the
 pass, gradients None before, everything the caller holds kept to the end, as in `attnprof/profiling/counting/trace.py`.
-tests/test_observer.py holds traces against it; `python -m tests.memory_page` asks it what ran at the allocator's peak.
+tests/profiling/test_observer.py holds traces against it; `python -m tests.makers.memory_page` asks it what ran at the
+allocator's peak.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import click
 
 from attnprof.cli import echo_json
 from attnprof.cli.dry_run import dry_run
+from attnprof.cli.interrupts import twice_leaves, undivided
 from attnprof.cli.options import Seconds
 from attnprof.cli.progress import coloured, progress, say
 from attnprof.cli.ratio import ratios
@@ -79,14 +80,16 @@ def gate_command(spec: str, **options: Any) -> int:
     if options["dry_run"]:
         dry_run(asked, chosen, options)
         return 0
-    with progress(options["quiet"]) as listener:
-        measured = {}
-        if "ratio" in asked.classes:
-            measured["ratio"] = ratios(asked, chosen, options, listener)
-        if "time" in asked.classes:
-            measured["time"] = timer(asked.spec, options, asked.rules.tolerances, listener)
-        result = run.run(asked, chosen, listener, measured)
-    _write(result, options, began)
+    with twice_leaves("No report is written."):
+        with progress(options["quiet"]) as listener:
+            measured = {}
+            if "ratio" in asked.classes:
+                measured["ratio"] = ratios(asked, chosen, options, listener)
+            if "time" in asked.classes:
+                measured["time"] = timer(asked.spec, options, asked.rules.tolerances, listener)
+            result = run.run(asked, chosen, listener, measured)
+        with undivided():
+            _write(result, options, began)
     if options["as_json"]:
         echo_json(outputs.data(result))
     else:

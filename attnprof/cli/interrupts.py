@@ -10,27 +10,28 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
-_LEFT = b"attnprof: interrupted twice: left at once. What was written is kept: run it again with --resume (without --fresh).\n"
+_OF_A_RUN = "What was written is kept: run it again with --resume (without --fresh)."
 # Ctrl-C, a scheduler's time limit, a terminal that is gone
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _undivided = False
 _waiting = 0  # signals that came while something was written undivided
 _first_came = False
+_left = ""  # what is said where the process ends at once
 
 
 @contextlib.contextmanager
-def twice_leaves() -> Iterator[None]:
+def twice_leaves(kept: str = _OF_A_RUN) -> Iterator[None]:
     """In here the first signal raises KeyboardInterrupt; another one, while that is dealt with, ends the process.
 
-    Children end with it (`attnprof.execute.server`). Nothing is torn: what goes to the store is written undivided. A signal
-    that is ignored (nohup) stays so.
+    `kept`: what is said then of the work that was done. Children end with the process (`attnprof.execute.server`). Nothing is
+    torn: what goes to the store is written undivided. A signal that is ignored (nohup) stays so.
     """
-    global _first_came
+    global _first_came, _left
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _first_came = False
+    _first_came, _left = False, f"attnprof: interrupted twice: left at once. {kept}\n"
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
     for number in before:
@@ -71,7 +72,7 @@ def _came(number: int, frame: FrameType | None) -> None:
 def _act(times: int) -> NoReturn:
     global _first_came
     if _first_came or times > 1:
-        os.write(2, _LEFT)
+        os.write(2, _left.encode())
         os._exit(130)
     _first_came = True
     raise KeyboardInterrupt

@@ -142,8 +142,11 @@ def _git(repository: Path, *words: str, check: bool = True) -> str:
 
 @contextlib.contextmanager
 def _termination_unwinds() -> Iterator[None]:
-    """A cancelled CI job gets SIGTERM: leave through every `finally` then. Only the main thread may say so."""
-    if threading.current_thread() is not threading.main_thread():
+    """A cancelled CI job gets SIGTERM: leave through every `finally` then. Only the main thread may say so.
+
+    Where somebody hears it already (the command line), so be it.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
 

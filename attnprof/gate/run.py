@@ -129,7 +129,8 @@ def run(
         rows += promises.judge(promise, found, counted, traced)
     for kind in (RATIO, TIME):
         if kind in asked.classes and measured is not None and kind in measured:
-            rows += _measured(kind, measured[kind])
+            stopped = bool(rows) and rows[-1].reason is Reason.INTERRUPTED  # Ctrl-C ends both classes that measure
+            rows += [_interrupted(kind)] if stopped else _measured(kind, measured[kind])
     notes += _ratio_notes(asked, rows)
     if rows and not exit_code(rows) and not any(row.compares for row in rows):
         told = f"{asked.spec.name}: nothing was compared: every point is new, fails on both sides, or was not measured"
@@ -153,10 +154,14 @@ def _measured(kind: str, rows: Callable[[], Sequence[Row]]) -> Sequence[Row]:
     try:
         return rows()
     except KeyboardInterrupt:
-        told = f"interrupted while latency was measured: no point of the {kind} class is judged"
-        return [Row(kind, Reason.INTERRUPTED, Outcome.INTERRUPTED, told)]
+        return [_interrupted(kind)]
     except AttnprofError as error:
         return [Row(kind, Reason.FAILED, Outcome.FAILED, f"latency was not measured: {error}")]
+
+
+def _interrupted(kind: str) -> Row:
+    told = f"interrupted while latency was measured: no point of the {kind} class is judged"
+    return Row(kind, Reason.INTERRUPTED, Outcome.INTERRUPTED, told)
 
 
 def _exact_rows(asked: Asked, chosen: Plan, counted: dict[str, Point], places: dict[str, tuple[int, int]]) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.faults.driver import Driver, counts_by_key, records, run, start, wait_for_records, workers_of, write_sweep
+from tests.repository import worktrees
 
 pytestmark = pytest.mark.fault
 
@@ -138,3 +140,53 @@ def test_sigterm_and_sighup_end_a_run_in_order(tmp_path: Path, number: signal.Si
     assert again.process.returncode == 0, again.stderr
     assert f"[trace {16 - len(done)}/{16 - len(done)}]" in again.stderr
     assert len(counts_by_key(store)) == 16
+
+
+GATED = """\
+name: own
+input: {channels: 16, hw: [32x32]}
+modes: inference
+mechanisms:
+  - {import: "../mine.py:Mine", as: mine}
+measure: {device: cpu}
+claims: [macs >= 1]
+"""
+GATE = (
+    "gate",
+    "specs/own.yaml",
+    "--base-ref",
+    "HEAD",
+    "--allow-import",
+    "*",
+    "--report-json",
+    "gate.json",
+    "--junit",
+    "gate.xml",
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_to_a_gate_that_times_leaves_its_reports(repository: Path, number: signal.Signals) -> None:
+    """A CI job that is cancelled: what was judged until then is in the files, and nothing of the base is left."""
+    (repository / "specs" / "own.yaml").write_text(GATED)
+    driver = start(repository, *GATE)
+    deadline = time.monotonic() + 60
+    while "lockstep_worker" not in "".join(map(_command, driver.family())):
+        assert time.monotonic() < deadline, driver.stderr
+        time.sleep(0.05)
+    driver.kill(number)
+    assert driver.wait() == 130, driver.stderr
+    driver.wait_until_nobody_is_left()
+    assert "Traceback" not in driver.stderr
+    said = {row["class"]: row["reason"] for row in json.loads((repository / "gate.json").read_text())["rows"]}
+    assert said == {"claims": "CLAIM_HOLDS", "time": "INTERRUPTED"}
+    assert "interrupted while latency was measured" in (repository / "gate.xml").read_text()
+    assert "interrupted while latency was measured" in " ".join(driver.stdout.split())
+    assert worktrees(repository) == 1
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""  # it has gone

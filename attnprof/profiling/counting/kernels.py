@@ -1,7 +1,7 @@
 """Which fused kernels of F.scaled_dot_product_attention take a call, and the rule by which the others refuse it.
 
 The rules are those of aten/src/ATen/native/transformers/cuda/sdp_utils.cpp, sdp_utils_cpp.cpp and sdp_utils_cpp.h, named in
-tests/test_attention.py. A kernel with an empty reason takes the call; the first one that does runs.
+tests/profiling/test_attention.py. A kernel with an empty reason takes the call; the first one that does runs.
 """
 
 from __future__ import annotations

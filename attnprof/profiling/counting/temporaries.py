@@ -2,8 +2,8 @@
 
 One row per op: what the kernel allocates beside its outputs, as a function of the call, and the file and function of PyTorch
 that it was read from (paths below aten/src/ATen/native unless they begin with aten/ or c10/). It holds for an NVIDIA GPU of
-compute capability 8.0 or 9.0 with cuDNN. Nothing in it was fitted to measurements; `tests/cuda_memory.py` scores it on a GPU.
-What is known and left out stands in `NOT_MODELLED`, each with its reason.
+compute capability 8.0 or 9.0 with cuDNN. Nothing in it was fitted to measurements; `tests/makers/cuda_memory.py` scores it on
+a GPU. What is known and left out stands in `NOT_MODELLED`, each with its reason.
 """
 
 from __future__ import annotations

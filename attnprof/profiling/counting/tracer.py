@@ -110,7 +110,7 @@ class Tracer(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Private to torch: True would import torch._dynamo (1.7 s) at the first op. Tested in tests/test_trace.py."""
+        """Private to torch: True would import torch._dynamo (1.7 s) at the first op. tests/profiling/test_trace.py holds it."""
         return False
 
     def __torch_dispatch__(

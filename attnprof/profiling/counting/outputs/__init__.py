@@ -3,7 +3,8 @@
 torch's own meta kernels are right but slow to reach: the first `mul` on a meta tensor imports torch._dynamo (1.7 s), the first
 `bmm` sympy (0.7 s). For the ops that attention networks consist of the output is computed here with `empty_strided`, following
 torch's stride rules (`layout`); every other op, and every call whose arguments do not fit, goes to torch's meta kernel, which
-raises what a real call would. `tests/test_outputs.py` sweeps each maker against the real CPU kernel (sizes, strides, dtype).
+raises what a real call would. `tests/profiling/test_outputs.py` sweeps each maker against the real CPU kernel (sizes, strides,
+dtype).
 
 A maker takes (args, kwargs) of the ATen overload and returns the output, or NotImplemented where it does not know the case.
 In-place and out= forms are made by their base's maker, to check the sizes, and return the tensor they were given.
