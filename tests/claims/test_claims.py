@@ -454,7 +454,7 @@ def test_what_cannot_be_counted_says_so() -> None:
 NUMBERS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(NUMBERS)
 def test_the_chosen_convention_explains_every_row_or_is_the_stated_one(numbers: list[tuple[int, int]]) -> None:
     table = Table("flops", "compute", "M", says={"count": "2mac"})

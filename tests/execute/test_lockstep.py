@@ -62,7 +62,7 @@ def test_every_fault_costs_its_own_row(repository: Path, forks: None, monkeypatc
     monkeypatch.chdir(repository)
     names = ["Mine", "HeadRaises", "BaseRaises", "BothRaise", "Killed", "Hangs", "NotFinite", "Later", "New"]
     with checkouts(repository, "HEAD") as sides:
-        found = time_pair([mine(name) for name in names], sides, replace(QUICK, timeout_s=2.0), 0, 0.1)
+        found = time_pair([mine(name) for name in names], sides, replace(QUICK, timeout_s=4.0), 0, 0.1)
     by_name = {name: found[mine(name).key] for name in names}
     good = by_name["Mine"]
     assert isinstance(good, Sampled)
@@ -73,7 +73,7 @@ def test_every_fault_costs_its_own_row(repository: Path, forks: None, monkeypatc
         "BaseRaises": ({BASE}, "error", "TypeError"),
         "BothRaise": ({BASE, HEAD}, "error", "never did"),
         "Killed": ({HEAD}, "crashed", "killed by SIGKILL"),
-        "Hangs": ({HEAD}, "timeout", "killed after 2 s"),
+        "Hangs": ({HEAD}, "timeout", "killed after 4 s"),
         "NotFinite": ({HEAD}, "invalid_output", "not finite"),
         "Later": ({HEAD}, "crashed", "words"),
         "New": ({BASE}, "error", "has no 'New'"),

@@ -328,7 +328,7 @@ def _survives(folder: Path, data: st.DataObject) -> None:
 _CALM = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=_CALM)
+@settings(max_examples=300, suppress_health_check=_CALM)
 @given(st.data())
 def test_store_reader_takes_any_bytes(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     _survives(_folder(tmp_path_factory), data)
@@ -336,7 +336,7 @@ def test_store_reader_takes_any_bytes(tmp_path_factory: pytest.TempPathFactory, 
 
 @pytest.mark.longest
 @pytest.mark.timeout(7200)
-@settings(max_examples=100_000, deadline=None, suppress_health_check=_CALM, database=None)
+@settings(max_examples=100_000, suppress_health_check=_CALM, database=None)
 @given(st.data())
 def test_store_reader_takes_any_bytes_100_000_times(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     _survives(_folder(tmp_path_factory), data)

@@ -79,7 +79,7 @@ def test_binary_over_pairs_of_layouts(op: Any) -> None:
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_binary_with_any_broadcast(data: Any) -> None:
     rank = data.draw(st.integers(1, 4))
     shape = data.draw(st.lists(st.integers(1, 4), min_size=rank, max_size=rank))

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attnprof.errors import UsageError
@@ -202,7 +202,6 @@ def test_every_series_has_a_colour_and_marker_of_its_own() -> None:
 COORDINATES = st.tuples(st.integers(0, 12), st.integers(0, 12))
 
 
-@settings(deadline=None)
 @given(st.lists(COORDINATES, max_size=40))
 def test_the_front_is_that_of_a_comparison_of_all_pairs(points: list[tuple[int, int]]) -> None:
     def beaten(a: tuple[int, int]) -> bool:
@@ -355,7 +354,6 @@ def test_ticks_are_round_and_inside(ends: tuple[float, float], binary: bool, wan
     assert set(wanted) & set(found)
 
 
-@settings(deadline=None)
 @given(st.floats(1e-9, 1e15), st.floats(1.0, 1e12), st.booleans())
 def test_any_axis_has_ticks(low: float, factor: float, binary: bool) -> None:
     ends = axes.padded([low, low * factor])
@@ -371,7 +369,6 @@ def test_ticks_say_their_unit() -> None:
     assert [axes.tick_text(value, METRICS["macs"]) for value in (0, 1e6, 3e9)] == ["0", "1 M", "3 G"]
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=30), st.floats(0.5, 10))
 def test_names_are_spread_in_their_order(wanted: list[float], gap: float) -> None:
     length = max(100.0, gap * len(wanted))
@@ -387,7 +384,6 @@ def test_names_that_have_room_stay_where_they_are() -> None:
     assert axes.spread([10.0, 50.0, 90.0], 5.0, 100.0) == pytest.approx([10.0, 50.0, 90.0])
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 200), st.floats(0, 150)), min_size=1, max_size=25))
 def test_names_of_points_do_not_lie_on_each_other(points: list[tuple[float, float]]) -> None:
     font, names = 10.0, [f"name {i}" for i in range(len(points))]

@@ -97,7 +97,7 @@ def test_every_special_character_is_escaped(text: str, tex: str) -> None:
     assert escape(text) == tex
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(max_size=60))
 def test_what_is_escaped_is_ascii_with_closed_groups_and_no_comment(text: str) -> None:
     for tex in (escape(text), breakable(text)):

@@ -337,9 +337,10 @@ def test_charts_and_page_are_dark_where_the_system_is(opened: Opened) -> None:
     assert "#1b1b1b" in str(svg.evaluate("e => e.outerHTML"))
     opened.page.emulate_media(color_scheme="dark")
     assert opened.page.evaluate(background) == "rgb(24, 27, 32)"
-    opened.page.wait_for_function("document.querySelector('#chart-macs .drawing svg').outerHTML.includes('#e6e6e6')")
+    drawn = opened.page.locator("#chart-macs .drawing svg").first
+    drawn.locator("[fill='#e6e6e6'], [stroke='#e6e6e6']").first.wait_for(state="attached")
     opened.page.emulate_media(color_scheme="light")
-    opened.page.wait_for_function("document.querySelector('#chart-macs .drawing svg').outerHTML.includes('#1b1b1b')")
+    drawn.locator("[fill='#1b1b1b'], [stroke='#1b1b1b']").first.wait_for(state="attached")
 
 
 def visible_bars(opened: Opened) -> list[str]:

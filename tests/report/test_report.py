@@ -189,7 +189,7 @@ def grids(built: report.Report) -> list[list[list[str]]]:
 LABELS = st.text(min_size=1, max_size=120)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(LABELS, LABELS, LABELS)
 def test_any_label_fits_80_columns_and_breaks_no_table(label: str, detail: str, argument: str) -> None:
     members = [

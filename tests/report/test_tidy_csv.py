@@ -119,7 +119,7 @@ def test_labels_come_back(label: str) -> None:
     assert not any(text.lstrip()[:1] in tuple("=+-@") or text[:1] == "\t" for text in frame["label"])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=30))
 @example("'=")
 @example("''\t")
@@ -131,7 +131,7 @@ def test_unguard_undoes_guard(text: str) -> None:
     assert guarded.lstrip()[:1] not in tuple("=+-@")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(1e-12, 1e6), st.integers(0, 2**53))
 def test_no_digit_is_lost(seconds: float, macs: int) -> None:
     members = [replace(record("a", counts(macs, 1), Timing((seconds,) * 6, tuple(range(6)), "b")))]

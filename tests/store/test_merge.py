@@ -237,7 +237,7 @@ def test_merge_imports_neither_torch_nor_the_users_code(tmp_path: Path) -> None:
     assert found.stdout.split()[-1] == b"False"
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["se", "eca", "srm"]), st.integers(4, 6)), min_size=1, max_size=12)
 )

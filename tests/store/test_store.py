@@ -97,7 +97,7 @@ _record = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(_record, max_size=4))
 def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, written: list[Record]) -> None:
     path = tmp_path_factory.mktemp("store") / "run.jsonl"
