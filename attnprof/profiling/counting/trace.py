@@ -12,6 +12,9 @@ effect on meta tensors (`traced_by: fake`).
 
 Inference: the forward pass without gradients. Training: forward, then backward from a dense gradient of the output's shape,
 gradients for inputs and parameters accumulated into `.grad`; outputs, inputs and that gradient stay alive to the end.
+
+A pass that makes parameters, buffers or other tensors of the module (layers built on first use, a bias for this size) is not
+like those after it: the next one is counted, which finds them there, as a measured one does after its warm-up.
 """
 
 from __future__ import annotations
@@ -117,6 +120,7 @@ def follow_module(
     """
     wanted = instantiate.DTYPES[dtype]
     training = mode == "training"
+    _refuse_lazy(module)
 
     memo: dict[int, Any] = {}  # a tensor that is passed twice is one input
 
@@ -171,8 +175,9 @@ def count_real(
     """The same counter on a real run: what a trace with target 'cpu' predicts. The module is left as it was found."""
     pass_ = _Pass(mode == "training", "cpu", "auto", None, objective)
     inputs = _private_inputs(inputs, pass_.training)
+    _refuse_lazy(module)
     with instantiate.random_state_kept(), instantiate.swapped(module, instantiate.private_copy):
-        return pass_.count(module, inputs, Tracer(real=True), "real").counts
+        return _settled(pass_, module, inputs, Tracer(real=True)).counts
 
 
 @dataclass(frozen=True)
@@ -197,6 +202,7 @@ class _Pass:
                 traced_by = "fake"
                 inputs = _enter_autocast(stack, module, inputs, str(self.autocast))
             params, resident = _reside(tracer, module, inputs)
+            made = _state(module)
             stack.enter_context(tracer)
             if self.training:
                 _calibrate(tracer)
@@ -211,6 +217,8 @@ class _Pass:
                 tracer.ledger.close()
                 del outputs
             tracer.counting = False
+            if autocast and not _state(module, registered=True) <= made:
+                raise UntraceableError("its first pass makes parameters or buffers, which cannot be followed under autocast.")
         return _summary(tracer, params, resident, kept, traced_by)
 
     def _train(self, module: nn.Module, inputs: tuple[Any, ...], tracer: Tracer) -> int:
@@ -232,11 +240,41 @@ class _Pass:
         return kept
 
 
+def _settled(pass_: _Pass, module: nn.Module, inputs: tuple[Any, ...], tracer: Tracer) -> Traced:
+    """The pass; where it made state of the module, the next one, which finds it there."""
+    real, before = tracer.real, _state(module)
+    by = "real" if real else "meta"
+    traced = pass_.count(module, inputs, tracer, by)
+    if _state(module) <= before:
+        return traced
+    for tensor in (*module.parameters(), *tensors_of(inputs)):
+        tensor.grad = None
+    return pass_.count(module, inputs, pass_.make_tracer(real=real), by)
+
+
+def _state(module: nn.Module, registered: bool = False) -> set[tuple[str, torch.Size, torch.dtype]]:
+    """Names, shapes and dtypes of what the submodules hold: parameters, buffers and, unless `registered`, other tensors."""
+    return {
+        (f"{path}.{name}", tensor.shape, tensor.dtype)
+        for path, part in module.named_modules()
+        for held in (part._parameters, part._buffers, {} if registered else part.__dict__)
+        for name, tensor in held.items()
+        if isinstance(tensor, Tensor)
+    }
+
+
+def _refuse_lazy(module: nn.Module) -> None:
+    for path, part in module.named_modules():
+        if any(map(torch.nn.parameter.is_lazy, (*part._parameters.values(), *part._buffers.values()))):
+            told = f"{path or 'the module'} is a {type(part).__name__}, whose sizes are not known before a first pass on data"
+            raise UntraceableError(f"{told}: give it its sizes, or run it once before `attnprof.profile(module, inputs)`.")
+
+
 def _attempt(pass_: _Pass, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Traced | None, Exception | None]:
     """What a pass on meta finds, or the reason why that did not work."""
     tracer, ready = pass_.make_tracer(real=False), flex.is_loaded()
     try:
-        return pass_.count(module, inputs, tracer, "meta"), None
+        return _settled(pass_, module, inputs, tracer), None
     except (AttnprofError, MemoryError):
         raise
     except Exception as error:
@@ -282,7 +320,7 @@ def _run_real(
     given = [made if isinstance(value, TensorSpec) else value for value, made in zip(inputs, meta_inputs, strict=True)]
     real_inputs = _private_inputs(instantiate.materialise(given), pass_.training)
     with instantiate.swapped(module, instantiate.private_copy):
-        return pass_.count(module, real_inputs, pass_.make_tracer(real=True), "real")
+        return _settled(pass_, module, real_inputs, pass_.make_tracer(real=True))
 
 
 def _private_inputs(inputs: Sequence[Any], training: bool) -> tuple[Any, ...]:
