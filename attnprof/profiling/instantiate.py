@@ -112,17 +112,17 @@ def random_state_seeded() -> Iterator[None]:
 @contextmanager
 def attributes_kept(module: nn.Module) -> Iterator[None]:
     """Put back every submodule's attributes afterwards, for a module whose tensors need no swapping (all on meta already)."""
-    saved = [(part, dict(part.__dict__), dict(part._buffers), dict(part._parameters)) for part in module.modules()]
+    saved = [
+        (held, dict(held))
+        for part in module.modules()
+        for held in (part.__dict__, part._buffers, part._parameters, part._modules)
+    ]
     try:
         yield
     finally:
-        for part, attributes, buffers, parameters in saved:
-            part.__dict__.clear()
-            part.__dict__.update(attributes)
-            part._buffers.clear()
-            part._buffers.update(buffers)
-            part._parameters.clear()
-            part._parameters.update(parameters)
+        for held, before in saved:
+            held.clear()
+            held.update(before)
 
 
 def without_data(module: nn.Module) -> bool:

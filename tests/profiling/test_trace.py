@@ -532,3 +532,102 @@ def test_lstm_checkpoint_vmap_and_complex_are_traced() -> None:
         assert counts.traced_by == "meta"
         assert not counts.uncounted
         assert counts.macs > 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("module", "size"),
+    [
+        (nn.Fold((7, 13), 3, padding=1), (72, 91)),
+        (nn.Fold((7, 13), 3, padding=1), (2, 72, 91)),
+        (nn.Fold((8, 6), 2, stride=2), (2, 16, 12)),
+        (nn.Unfold(3, padding=1), (2, 16, 17, 19)),
+    ],
+    ids=str,
+)
+def test_a_fold_keeps_the_storage_of_its_columns(module: nn.Module, size: tuple[int, ...], mode: str) -> None:
+    x = torch.randn(size, requires_grad=mode == "training")
+    real, traced = real_and_traced(module, [x], mode)
+    assert numbers(traced) == numbers(real)
+    if mode == "inference" and isinstance(module, nn.Fold):
+        assert traced.peak_bytes == 4 * x.numel() >= 4 * module(x).numel()
+
+
+def test_a_fold_that_does_not_fit_is_refused_in_torchs_words() -> None:
+    with pytest.raises(RuntimeError, match=r"expected input\.size\(-1\) to be 91 but got 90"):
+        trace_module(nn.Fold((7, 13), 3, padding=1), [torch.randn(2, 72, 90)])
+
+
+class BuiltOnFirstUse(nn.Module):
+    """A parameter, a buffer, a layer and a plain attribute for the size that comes."""
+
+    bias: Tensor
+    cached: Tensor
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "parameter":
+            if not hasattr(self, "weight"):
+                self.weight = nn.Parameter(x.new_ones(x.shape[1:]))
+            return x * self.weight
+        if self.kind == "buffer":
+            if not hasattr(self, "bias"):
+                self.register_buffer("bias", x.new_zeros(x.shape[1:]), persistent=False)
+            return x.relu() + self.bias
+        if self.kind == "layer":
+            if not hasattr(self, "layer"):
+                self.layer = nn.Conv2d(x.shape[1], 4, 1, device=x.device)
+            out: Tensor = self.layer(x)
+            return out
+        if not hasattr(self, "cached"):
+            self.cached = torch.zeros(x.shape[1:], device=x.device)
+        return x.relu() + self.cached
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("kind", "params"), [("parameter", 60), ("buffer", 0), ("layer", 16), ("attribute", 0)])
+def test_what_a_first_pass_builds_is_there_in_the_one_that_is_counted(kind: str, params: int, mode: str) -> None:
+    x = torch.randn(2, 3, 4, 5, requires_grad=mode == "training")
+    module = BuiltOnFirstUse(kind)
+    names = {*module.__dict__, *module._parameters, *module._buffers, *module._modules}
+    real, traced = real_and_traced(module, [x], mode)
+    assert numbers(traced) == numbers(real)
+    assert {*module.__dict__, *module._parameters, *module._buffers, *module._modules} == names, "it is left as it was found"
+    assert all(parameter.grad is None for parameter in module.parameters())
+    module(x)
+    assert numbers(trace_module(module, [x], mode, target="cpu")) == numbers(traced)
+    assert traced.params == params
+
+
+def test_one_on_meta_is_left_as_it_was_found_too() -> None:
+    module = BuiltOnFirstUse("parameter")
+    trace_module(module, [TensorSpec((2, 3, 4, 5))])
+    assert not list(module.parameters())
+
+
+@pytest.mark.parametrize("kind", ["parameter", "buffer", "layer"])
+def test_under_autocast_what_a_first_pass_builds_is_refused(kind: str) -> None:
+    with pytest.raises(UntraceableError, match="its first pass makes parameters or buffers"):
+        trace_module(BuiltOnFirstUse(kind), [torch.randn(2, 3, 4, 5)], autocast="bfloat16")
+    trace_module(BuiltOnFirstUse("attribute"), [torch.randn(2, 3, 4, 5)], autocast="bfloat16")
+
+
+def test_a_lazy_layer_is_refused_by_name() -> None:
+    module = nn.Sequential(nn.ReLU(), nn.LazyConv2d(4, 1))
+    with pytest.raises(UntraceableError, match=r"1 is a LazyConv2d.* run it once before"):
+        trace_module(module, [torch.randn(2, 3, 4, 5)])
+    module(torch.randn(2, 3, 4, 5))
+    assert trace_module(module, [torch.randn(2, 3, 4, 5)]).params == 16
+
+
+def test_a_mistake_in_the_backward_pass_is_an_error_not_a_limit() -> None:
+    class Wrong(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y = x.sigmoid()
+            return y.mul_(2)
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        trace_module(Wrong(), [torch.randn(2, 3, requires_grad=True)], "training")

@@ -23,6 +23,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -203,6 +204,7 @@ class _Pass:
                 inputs = _enter_autocast(stack, module, inputs, str(self.autocast))
             params, resident = _reside(tracer, module, inputs)
             made = _state(module)
+            _uses()
             stack.enter_context(tracer)
             if self.training:
                 _calibrate(tracer)
@@ -228,7 +230,7 @@ class _Pass:
         roots = [tensor for tensor in roots if tensor.requires_grad]
         if not roots:
             raise UntraceableError("no output depends on the inputs or parameters: there is nothing to train.")
-        kept = tracer.ledger.live_bytes - _only_outputs(tracer, roots)
+        kept = tracer.ledger.live_bytes - _only_outputs(tracer, (*tensors_of(outputs), *roots))
         tracer.phase, tracer.module = "backward", ""
         tracer.counting = False
         gradients = [torch.empty_like(root) for root in roots]
@@ -291,7 +293,7 @@ def _is_meta_limit(error: Exception) -> bool:
     if isinstance(error, NotImplementedError):
         return True
     text = str(error).lower()
-    return any(word in text for word in _META_LIMITS)
+    return "modified by an inplace operation" not in text and any(word in text for word in _META_LIMITS)
 
 
 def _bearable(counts: Counts) -> bool:
@@ -375,17 +377,44 @@ def _calibrate(tracer: Tracer) -> None:
     tracer.calibrating, tracer.phase = False, "forward"
 
 
-def _only_outputs(tracer: Tracer, roots: Sequence[Tensor]) -> int:
-    """Bytes of outputs that autograd does not keep as well (nothing but the output tensor itself holds the storage)."""
-    alone = torch.empty(1, device=roots[0].device)
-    floor = torch._C._storage_Use_Count(alone.untyped_storage()._cdata)
-    total, seen = 0, set[int]()
-    for root in roots:
-        address = root.untyped_storage()._cdata
-        if address not in seen and torch._C._storage_Use_Count(address) <= floor and tracer.ledger.knows(root):
-            total += root.untyped_storage().nbytes()
-        seen.add(address)
+def _only_outputs(tracer: Tracer, outputs: Sequence[Tensor]) -> int:
+    """Bytes of the storages that nothing but outputs holds: no node of the graph has saved one, or what it is a view of."""
+    of_storage: dict[int, dict[int, Tensor]] = {}
+    for output in outputs:
+        of_storage.setdefault(output.untyped_storage()._cdata, {})[id(output)] = output
+    storage_alone, alone, base_alone, per_view = _uses()
+    total = 0
+    for address, held in of_storage.items():
+        views = [tensor._base for tensor in held.values() if tensor._base is not None]
+        bases = {id(base): base for base in views}
+        impls = held | bases
+        others = torch._C._storage_Use_Count(address) > storage_alone + len(impls) - 1
+        saved = any(_references(tensor) > alone for key, tensor in held.items() if key not in bases)
+        for base in bases.values():
+            saved = saved or _references(base) > base_alone + per_view * sum(view is base for view in views)
+        first = next(iter(held.values()))
+        if not others and not saved and tracer.ledger.knows(first):
+            total += first.untyped_storage().nbytes()
     return total
+
+
+@cache
+def _uses() -> tuple[int, int, int, int]:
+    """References to a storage and to a tensor that only Python holds, to the base of views but for theirs, of a view to it."""
+    with torch.enable_grad():
+        base = torch.empty(2, requires_grad=True) * 1
+        storage, alone = torch._C._storage_Use_Count(base.untyped_storage()._cdata), _references(base)
+        first = base.view(2)
+        one = _references(base)
+        second = base.view(2)
+        per_view = _references(base) - one
+    del first, second
+    return storage, alone, one - per_view, per_view
+
+
+def _references(tensor: Tensor) -> int:
+    count: int = tensor._use_count()  # type: ignore[attr-defined]
+    return count
 
 
 def _summary(tracer: Tracer, params: int, resident: int, kept: int, traced_by: str) -> Traced:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -127,7 +128,23 @@ def _arange(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return empty((length,), kwargs.get("dtype") or torch.int64)
 
 
+def _col2im(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Fold: the kernels (Col2Im.cpp, cuda/Col2Im.cu) resize an `empty_like(columns)`, and the result keeps its storage."""
+    columns, size, kernel, dilation, padding, stride = args
+    taps = math.prod(kernel)
+    if columns.dim() not in (2, 3) or any(len(pair) != 2 for pair in args[1:]) or columns.shape[-2] % taps:
+        return NotImplemented
+    blocks = [
+        (extent + 2 * around - apart * (taken - 1) - 1) // step + 1
+        for extent, taken, apart, around, step in zip(size, kernel, dilation, padding, stride, strict=True)
+    ]
+    if min(blocks) < 1 or columns.shape[-1] != math.prod(blocks):
+        return NotImplemented
+    return empty(columns.shape, columns.dtype).resize_(*columns.shape[:-2], columns.shape[-2] // taps, *size)
+
+
 MAKERS: dict[str, Maker] = {
+    "col2im": _col2im,
     "clone": clone,
     "empty_like": _empty_like,
     "zeros_like": _empty_like,
