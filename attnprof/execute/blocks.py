@@ -68,7 +68,9 @@ class Phase:
 def not_in_time(record: Record, seconds: float, left_s: float) -> Record:
     """The record of a case for which the run's budget has no time left."""
     left = max(left_s, 0.0)
-    return replace(record, detail=f"{NOT_MEASURED_BUDGET}: about {seconds:.3g} s needed, {left:.3g} s left of the run's budget")
+    beside = " beside what its block needs" if seconds <= left else ""
+    told = f"{NOT_MEASURED_BUDGET}: about {seconds:.3g} s needed{beside}, {left:.3g} s left of the run's budget"
+    return replace(record, detail=told)
 
 
 def late(record: Record, phase: Phase) -> Record:

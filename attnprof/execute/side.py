@@ -16,18 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from attnprof.execute.child import LINE_BYTES, RING_BYTES, Ending, last_lines
-from attnprof.execute.forks import THREAD_VARIABLES
+from attnprof.execute.forks import KEEP_MEMORY, THREAD_VARIABLES
 from attnprof.execute.server import import_path
 
 _GRACE_S = 5.0  # for a child that is through to be gone
 _SHOWN = 60  # bytes of what is no answer
-# glibc gives the top of its heap back and asks for it again, a page fault per 4 KiB, in every pass of one process and none of
-# another with the same code, as their heaps happen to lie: equal code then differs by 4 to 7 %. Here it keeps what it had.
-_KEEP_MEMORY = {
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # the most it takes: what is larger is mapped anew every time, on both sides alike
-    "MALLOC_TOP_PAD_": str(64 << 20),
-}
 _BOOT = "import os, sys; sys.path[:] = {path!r}; from attnprof.lockstep_worker import main; os._exit(main({wire}, {parent}))"
 
 
@@ -134,7 +127,7 @@ def start(name: str, order: Mapping[str, Any]) -> Side:
     """A fresh interpreter that imports torch, then follows `order`: its import path and folder (see `checkout.orders`)."""
     ours, theirs = socket.socketpair()
     read, write = os.pipe()
-    environment = {**_KEEP_MEMORY, **os.environ, **dict.fromkeys(THREAD_VARIABLES, "1"), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    environment = {**KEEP_MEMORY, **os.environ, **dict.fromkeys(THREAD_VARIABLES, "1"), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
     boot = _BOOT.format(path=import_path(), wire=theirs.fileno(), parent=os.getpid())
     process = subprocess.Popen(
         [sys.executable, "-c", boot],

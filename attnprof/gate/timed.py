@@ -120,11 +120,11 @@ def _failure(broken: Broken, inconclusive: Outcome) -> tuple[Reason, Outcome, st
 
 
 def told(found: Estimate, rule: Rule) -> str:
-    """'latency 3.21 ms -> 3.58 ms (+11.3 %, +8.9 to +13.8, 5 pairs of processes)'."""
+    """'latency +11.3 % (+8.9 to +13.8 by ... bounds, 5 pairs of processes; medians 3.21 ms -> 3.58 ms)'."""
     low, high = (f"{100 * (bound - 1):+.1f}" for bound in (found.low, found.high))
     times = f"{units.format_seconds(found.base_s)} -> {units.format_seconds(found.head_s)}"
     bounds = f"{low} to {high} by one-sided {100 * rule.confidence:g} % bounds"
-    return f"latency {times} ({100 * (found.ratio - 1):+.1f} %, {bounds}, {found.processes} pairs of processes)"
+    return f"latency {100 * (found.ratio - 1):+.1f} % ({bounds}, {found.processes} pairs of processes; medians {times})"
 
 
 def _again(confirming: Judged) -> str:

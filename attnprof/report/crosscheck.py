@@ -13,6 +13,7 @@ from typing import Any
 from attnprof import units
 from attnprof.records import SCHEMA_VERSION, VERDICTS, Opinion, Record, to_json
 from attnprof.report.metrics import assumption
+from attnprof.report.notes import traced_by_text
 from attnprof.report.text import WIDTH, clean, clip, fit, grid, wrap
 
 NOTE = (
@@ -104,7 +105,7 @@ def caveats(record: Record) -> list[str]:
         if ledger:
             lines += wrap(f"{text}: {', '.join(f'{clean(op)} {calls}' for op, calls in ledger.items())}", indent="  ")
     if counts.traced_by != "meta":
-        lines += wrap(f"Traced by {clean(counts.traced_by)} tensors instead of meta.")
+        lines += wrap(traced_by_text(clean(counts.traced_by)))
     return lines
 
 

@@ -16,6 +16,7 @@ from attnprof.records import Counts, Holder, OpCost, Record
 from attnprof.report import formula, memory, timeline
 from attnprof.report.blocks import titles
 from attnprof.report.metrics import METRICS, assumption, why_missing
+from attnprof.report.notes import traced_by_text
 from attnprof.report.text import WIDTH, clean, fit, grid, wrap
 
 _ITSELF = "(the module itself)"
@@ -53,7 +54,7 @@ def render(
     lines += _ledger("Not counted (no formula), calls", counts.uncounted)
     lines += _ledger(f"{assumption(counts)}, calls", counts.assumed)
     if counts.traced_by != "meta":
-        lines.append(f"Traced by {clean(counts.traced_by)} tensors instead of meta.")
+        lines += wrap(traced_by_text(clean(counts.traced_by)))
     return "\n".join(lines).rstrip() + "\n"
 
 

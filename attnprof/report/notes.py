@@ -13,6 +13,7 @@ from attnprof.report.devices import Device, device_notes
 from attnprof.report.kernels import kernel_notes, named
 from attnprof.report.memory import memory_notes
 from attnprof.report.metrics import METRICS, Metric, assumption, why_missing
+from attnprof.report.ratios import ratio_of
 from attnprof.report.text import clean, clip, first_clauses
 
 _CONVENTIONS = {
@@ -65,6 +66,10 @@ _ENVIRONMENT = {
 _NESTED = ("provenance", "flags")
 # profiling/measuring/measure.py warns in these words where Timing.warmup_converged is False; the note says it.
 UNSTEADY = "the warm-up did not reach a steady state"
+_AUTOCAST = (
+    "Autocast follows the CPU's rules: CUDA's give softmax, normalisation, exponentials and sums in float32, which move and"
+    " keep more bytes."
+)
 _BOUNDED = {"bound", "unfused", "bound_ratio"}
 
 
@@ -86,6 +91,7 @@ def notes_of(
         out += _ratio_notes(
             "the network alone" if baseline == ALONE else clean(baseline), inverse, processes[-1] if timed else 0, records
         )
+        out += _apart(records, baseline) if timed else []
     if shown & _BOUNDED:
         out += bound_notes(records)
     out += (
@@ -148,6 +154,26 @@ def _paired(records: Sequence[Record]) -> bool:
     """Whether any two records were timed in one block, without which no latency has a ratio."""
     blocks = Counter(record.timing.block for record in records if record.timing is not None and record.timing.n)
     return any(count > 1 for block, count in blocks.items() if block)
+
+
+def _apart(records: Sequence[Record], baseline: str) -> list[str]:
+    """Where the quotient of two printed medians is not in the interval of the ratio that is printed beside them."""
+    labels = []
+    for block in {record.timing.block: None for record in records if record.timing is not None and record.timing.block}:
+        members = [record for record in records if record.timing is not None and record.timing.block == block]
+        first = next(
+            (each for each in members if (each.case.alone if baseline == ALONE else each.case.label == baseline)), None
+        )
+        for record in members if first is not None else ():
+            assert first is not None
+            ratio = ratio_of(record, first, METRICS["latency"])
+            read, base = METRICS["latency"].read(record), METRICS["latency"].read(first)
+            if ratio.low is not None and ratio.high is not None and read is not None and base is not None:
+                labels += [record.case.label] if not ratio.low <= read.value / base.value <= ratio.high else []
+    if not labels:
+        return []
+    told = "The quotient of the medians is outside the interval of the latency ratio: something disturbed a part of the rounds"
+    return [f"{told}, which moves medians more than ratios within rounds: {named(labels)}."]
 
 
 def _processes(records: Sequence[Record]) -> list[int]:
@@ -276,4 +302,10 @@ def _counting(records: Sequence[Record]) -> list[str]:
     for record in records:
         if record.counts is not None and record.counts.traced_by != "meta":
             by.setdefault(clean(record.counts.traced_by), []).append(record.case.label)
-    return out + [f"Traced by {how} tensors instead of meta: {named(labels)}." for how, labels in by.items()]
+    return out + [traced_by_text(how, f": {named(labels)}") for how, labels in by.items()]
+
+
+def traced_by_text(how: str, whom: str = "") -> str:
+    """'Traced by fake tensors instead of meta.', and what that means for the numbers. `whom`: ': a and b'."""
+    text = f"Traced by {how} tensors instead of meta{whom}."
+    return f"{text} {_AUTOCAST}" if how == "fake" else text

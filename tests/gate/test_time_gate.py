@@ -135,7 +135,8 @@ def test_a_regression_is_confirmed_by_fresh_processes_of_that_point_only() -> No
     assert rows["a"].before == pytest.approx(0.01)
     assert rows["a"].after == pytest.approx(0.011)
     sentence = rows["a"].sentence
-    assert sentence.startswith("a 1x8x9x9 inference: latency 10.0 ms -> 11.0 ms (+10.0 %, ")
+    assert sentence.startswith("a 1x8x9x9 inference: latency +10.0 % (")
+    assert "5 pairs of processes; medians 10.0 ms -> 11.0 ms)" in sentence
     assert "more than 5 % slower, confirmed by 5 more (+10.0 %)" in sentence
     assert rows["a"].detail["confirming"]["verdict"] == REGRESSED
 

@@ -887,3 +887,19 @@ def test_a_baseline_or_a_second_size_keeps_one_table_per_shape() -> None:
     twice = [*survey(), record("se", counts(8_192, 2**20, 8_192), hw=(7, 7))]
     assert len(report.build(twice).tables) == 5
     assert len(report.build(survey(), baseline="se").tables) == 4
+
+
+def test_medians_whose_quotient_is_not_in_the_ratios_interval_are_said() -> None:
+    """Half as slow in 18 of 20 rounds, but the rounds that something disturbed make the medians equal."""
+
+    def timed(label: str, quiet: int, milliseconds: float) -> Record:
+        samples = tuple(milliseconds * 1e-3 * (1 if number < quiet else 2) for number in range(20))
+        return record(label, counts(1, 1), Timing(samples, tuple(range(20)), "b", 5))
+
+    told = "The quotient of the medians is outside the interval of the latency ratio"
+    moved = [timed("nonlocal", 11, 5.0), timed("se", 9, 2.5), timed("eca", 11, 2.5)]
+    found = [note for note in report.build(moved, name="x", baseline="nonlocal").notes if note.startswith(told)]
+    assert len(found) == 1
+    assert found[0].endswith(": se.")
+    alike = [timed("nonlocal", 11, 5.0), timed("se", 11, 2.5)]
+    assert not any(note.startswith(told) for note in report.build(alike, name="x", baseline="nonlocal").notes)
