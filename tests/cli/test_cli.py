@@ -750,6 +750,13 @@ def test_validate_checks_every_file_and_runs_nothing(call: Call, tiny: Path) -> 
     assert len(done.err.splitlines()) == 15
 
 
+def test_validate_looks_for_the_files_that_a_spec_imports(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("input: {channels: 8, hw: 5x5}\nmechanisms: [se, {import: './mine.py:Mine'}]\n")
+    done = call("validate", "own.yaml")
+    assert (done.code, done.out) == (2, "")
+    assert "own.yaml:2: './mine.py:Mine': there is no such file: looked for" in done.err
+
+
 def test_code_of_ones_own_is_run_only_where_it_is_allowed(call: Call, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("open('imported', 'w').close()\n" + MINE)
     (tmp_path / "own.yaml").write_text("input: {channels: 8, hw: 5x5}\nmechanisms: [se, {import: './mine.py:Mine'}]\n")

@@ -51,6 +51,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "bomb.py").write_text(BOMB.format(went_off=tmp_path / "went_off"), encoding="utf-8")
+    (tmp_path / "sub").mkdir()
     for name, text in SPECS.items():
         (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
     yield tmp_path
