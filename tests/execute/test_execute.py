@@ -78,6 +78,11 @@ def test_faults_while_measuring_cost_their_own_row() -> None:
     _wait_until_childless(forks.running_server().process.pid)
 
 
+def test_a_measured_process_keeps_the_memory_that_its_heap_had() -> None:
+    found = run([case("FaultsPages"), case("Good")], QUICK)
+    assert is_measured(found["FaultsPages"]), found["FaultsPages"].detail
+
+
 def test_faults_while_tracing_cost_their_own_row() -> None:
     options = Options(timeout_s=3.0, tracer="tests.faulty:run_on_data", memory_bytes=GIB)
     untraceable = case("Good", device="none", settings={"sdpa": "math"})
