@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import signal
@@ -70,6 +71,7 @@ def start_side(name: str, order: Mapping[str, Any]) -> Side:
 
     def run() -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        faulthandler.disable()  # pytest's would name every module that any test has imported
         ours.close()
         null = os.open(os.devnull, os.O_RDONLY)
         for end, place in ((null, 0), (write, 1), (write, 2)):

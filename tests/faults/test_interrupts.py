@@ -165,7 +165,7 @@ GATE = (
 )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGTERM], ids=lambda number: number.name)
 def test_a_signal_to_a_gate_that_times_leaves_its_reports(repository: Path, number: signal.Signals) -> None:
     """A CI job that is cancelled: what was judged until then is in the files, and nothing of the base is left."""
     (repository / "specs" / "own.yaml").write_text(GATED)

@@ -35,7 +35,7 @@ from attnprof.report.ratios import paired, ratio_of
 from tests.makers import interval_report
 
 ROOT = Path(__file__).resolve().parents[2]
-WORK = ROOT / "tests" / "interval_work.py"
+WORK = ROOT / "tests" / "makers" / "interval_work.py"
 CCNET, SIDE, UNITS, MORE_UNITS = "spatial/ccnet", 33, 10, 11
 BUDGET_S = 2.0
 NEIGHBOURS = 2

@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
+from operator import is_
 from typing import Any
 
 import torch
@@ -203,7 +204,7 @@ class _Pass:
                 traced_by = "fake"
                 inputs = _enter_autocast(stack, module, inputs, str(self.autocast))
             params, resident = _reside(tracer, module, inputs)
-            made = _state(module)
+            made = _state(module, registered=True) if autocast else []
             _uses()
             stack.enter_context(tracer)
             if self.training:
@@ -219,7 +220,7 @@ class _Pass:
                 tracer.ledger.close()
                 del outputs
             tracer.counting = False
-            if autocast and not _state(module, registered=True) <= made:
+            if autocast and _has_grown(module, made, registered=True):
                 raise UntraceableError("its first pass makes parameters or buffers, which cannot be followed under autocast.")
         return _summary(tracer, params, resident, kept, traced_by)
 
@@ -247,22 +248,42 @@ def _settled(pass_: _Pass, module: nn.Module, inputs: tuple[Any, ...], tracer: T
     real, before = tracer.real, _state(module)
     by = "real" if real else "meta"
     traced = pass_.count(module, inputs, tracer, by)
-    if _state(module) <= before:
+    if not _has_grown(module, before):
         return traced
+    del before
     for tensor in (*module.parameters(), *tensors_of(inputs)):
         tensor.grad = None
     return pass_.count(module, inputs, pass_.make_tracer(real=real), by)
 
 
-def _state(module: nn.Module, registered: bool = False) -> set[tuple[str, torch.Size, torch.dtype]]:
-    """Names, shapes and dtypes of what the submodules hold: parameters, buffers and, unless `registered`, other tensors."""
-    return {
-        (f"{path}.{name}", tensor.shape, tensor.dtype)
-        for path, part in module.named_modules()
-        for held in (part._parameters, part._buffers, {} if registered else part.__dict__)
-        for name, tensor in held.items()
-        if isinstance(tensor, Tensor)
-    }
+_Held = list[tuple[nn.Module, tuple[dict[str, Any], ...]]]
+
+
+def _state(module: nn.Module, registered: bool = False) -> _Held:
+    """What every submodule holds now: parameters, buffers and, unless `registered`, its other attributes."""
+    return [(part, tuple(dict(held) for held in _holds(part, registered))) for part in module.modules()]
+
+
+def _holds(part: nn.Module, registered: bool) -> tuple[dict[str, Any], ...]:
+    return (part._parameters, part._buffers) if registered else (part._parameters, part._buffers, part.__dict__)
+
+
+def _has_grown(module: nn.Module, before: _Held, registered: bool = False) -> bool:
+    """Whether a tensor is there, or a submodule, that was not there before, by its name, shape and dtype."""
+    if len(list(module.modules())) != len(before):
+        return True
+    for part, held in before:
+        for was, now in zip(held, _holds(part, registered), strict=True):
+            if len(was) == len(now) and all(map(is_, was.values(), now.values())):
+                continue
+            for name, value in now.items():
+                if isinstance(value, Tensor) and not _alike(value, was.get(name)):
+                    return True
+    return False
+
+
+def _alike(tensor: Tensor, other: Any) -> bool:
+    return isinstance(other, Tensor) and tensor.shape == other.shape and tensor.dtype == other.dtype
 
 
 def _refuse_lazy(module: nn.Module) -> None:
