@@ -158,18 +158,19 @@ def _paired(records: Sequence[Record]) -> bool:
 
 def _apart(records: Sequence[Record], baseline: str) -> list[str]:
     """Where the quotient of two printed medians is not in the interval of the ratio that is printed beside them."""
+    bases = {
+        record.timing.block: record
+        for record in reversed(records)
+        if record.timing is not None and (record.case.alone if baseline == ALONE else record.case.label == baseline)
+    }
     labels = []
-    for block in {record.timing.block: None for record in records if record.timing is not None and record.timing.block}:
-        members = [record for record in records if record.timing is not None and record.timing.block == block]
-        first = next(
-            (each for each in members if (each.case.alone if baseline == ALONE else each.case.label == baseline)), None
-        )
-        for record in members if first is not None else ():
-            assert first is not None
-            ratio = ratio_of(record, first, METRICS["latency"])
-            read, base = METRICS["latency"].read(record), METRICS["latency"].read(first)
-            if ratio.low is not None and ratio.high is not None and read is not None and base is not None:
-                labels += [record.case.label] if not ratio.low <= read.value / base.value <= ratio.high else []
+    for record in records:
+        base = bases.get(record.timing.block) if record.timing is not None and record.timing.block else None
+        ratio = None if base is None else ratio_of(record, base, METRICS["latency"])
+        if base is None or ratio is None or ratio.low is None or ratio.high is None or not record.timing or not base.timing:
+            continue
+        if not ratio.low <= record.timing.median_s / base.timing.median_s <= ratio.high:
+            labels.append(record.case.label)
     if not labels:
         return []
     told = "The quotient of the medians is outside the interval of the latency ratio: something disturbed a part of the rounds"

@@ -23,8 +23,6 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cache
-from operator import is_
 from typing import Any
 
 import torch
@@ -33,7 +31,7 @@ from torch import Tensor, nn
 from attnprof import mechanisms
 from attnprof.errors import AttnprofError, UntraceableError
 from attnprof.profiling import instantiate, loading
-from attnprof.profiling.counting import attention, flex, submodules
+from attnprof.profiling.counting import attention, autograd, built, flex, submodules
 from attnprof.profiling.counting.lifetimes import Lifetimes
 from attnprof.profiling.counting.tracer import DATA_OPS, Tracer, tensors_of
 from attnprof.records import Case, Counts, Mechanism, OpCost, TensorSpec
@@ -122,7 +120,7 @@ def follow_module(
     """
     wanted = instantiate.DTYPES[dtype]
     training = mode == "training"
-    _refuse_lazy(module)
+    built.refuse_lazy(module)
 
     memo: dict[int, Any] = {}  # a tensor that is passed twice is one input
 
@@ -177,7 +175,7 @@ def count_real(
     """The same counter on a real run: what a trace with target 'cpu' predicts. The module is left as it was found."""
     pass_ = _Pass(mode == "training", "cpu", "auto", None, objective)
     inputs = _private_inputs(inputs, pass_.training)
-    _refuse_lazy(module)
+    built.refuse_lazy(module)
     with instantiate.random_state_kept(), instantiate.swapped(module, instantiate.private_copy):
         return _settled(pass_, module, inputs, Tracer(real=True)).counts
 
@@ -204,8 +202,8 @@ class _Pass:
                 traced_by = "fake"
                 inputs = _enter_autocast(stack, module, inputs, str(self.autocast))
             params, resident = _reside(tracer, module, inputs)
-            made = _state(module, registered=True) if autocast else []
-            _uses()
+            made = built.state_of(module, registered=True) if autocast else []
+            autograd.prepare()
             stack.enter_context(tracer)
             if self.training:
                 _calibrate(tracer)
@@ -220,7 +218,7 @@ class _Pass:
                 tracer.ledger.close()
                 del outputs
             tracer.counting = False
-            if autocast and _has_grown(module, made, registered=True):
+            if autocast and built.has_grown(module, made, registered=True):
                 raise UntraceableError("its first pass makes parameters or buffers, which cannot be followed under autocast.")
         return _summary(tracer, params, resident, kept, traced_by)
 
@@ -231,7 +229,7 @@ class _Pass:
         roots = [tensor for tensor in roots if tensor.requires_grad]
         if not roots:
             raise UntraceableError("no output depends on the inputs or parameters: there is nothing to train.")
-        kept = tracer.ledger.live_bytes - _only_outputs(tracer, (*tensors_of(outputs), *roots))
+        kept = tracer.ledger.live_bytes - autograd.only_outputs_bytes((*tensors_of(outputs), *roots), tracer.ledger.knows)
         tracer.phase, tracer.module = "backward", ""
         tracer.counting = False
         gradients = [torch.empty_like(root) for root in roots]
@@ -245,52 +243,15 @@ class _Pass:
 
 def _settled(pass_: _Pass, module: nn.Module, inputs: tuple[Any, ...], tracer: Tracer) -> Traced:
     """The pass; where it made state of the module, the next one, which finds it there."""
-    real, before = tracer.real, _state(module)
+    real, before = tracer.real, built.state_of(module)
     by = "real" if real else "meta"
     traced = pass_.count(module, inputs, tracer, by)
-    if not _has_grown(module, before):
+    if not built.has_grown(module, before):
         return traced
     del before
     for tensor in (*module.parameters(), *tensors_of(inputs)):
         tensor.grad = None
     return pass_.count(module, inputs, pass_.make_tracer(real=real), by)
-
-
-_Held = list[tuple[nn.Module, tuple[dict[str, Any], ...]]]
-
-
-def _state(module: nn.Module, registered: bool = False) -> _Held:
-    """What every submodule holds now: parameters, buffers and, unless `registered`, its other attributes."""
-    return [(part, tuple(dict(held) for held in _holds(part, registered))) for part in module.modules()]
-
-
-def _holds(part: nn.Module, registered: bool) -> tuple[dict[str, Any], ...]:
-    return (part._parameters, part._buffers) if registered else (part._parameters, part._buffers, part.__dict__)
-
-
-def _has_grown(module: nn.Module, before: _Held, registered: bool = False) -> bool:
-    """Whether a tensor is there, or a submodule, that was not there before, by its name, shape and dtype."""
-    if len(list(module.modules())) != len(before):
-        return True
-    for part, held in before:
-        for was, now in zip(held, _holds(part, registered), strict=True):
-            if len(was) == len(now) and all(map(is_, was.values(), now.values())):
-                continue
-            for name, value in now.items():
-                if isinstance(value, Tensor) and not _alike(value, was.get(name)):
-                    return True
-    return False
-
-
-def _alike(tensor: Tensor, other: Any) -> bool:
-    return isinstance(other, Tensor) and tensor.shape == other.shape and tensor.dtype == other.dtype
-
-
-def _refuse_lazy(module: nn.Module) -> None:
-    for path, part in module.named_modules():
-        if any(map(torch.nn.parameter.is_lazy, (*part._parameters.values(), *part._buffers.values()))):
-            told = f"{path or 'the module'} is a {type(part).__name__}, whose sizes are not known before a first pass on data"
-            raise UntraceableError(f"{told}: give it its sizes, or run it once before `attnprof.profile(module, inputs)`.")
 
 
 def _attempt(pass_: _Pass, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Traced | None, Exception | None]:
@@ -396,46 +357,6 @@ def _calibrate(tracer: Tracer) -> None:
         total = leaf * factor + leaf * factor
         _engine.run_backward((total,), (factor,), False, False, (), allow_unreachable=True, accumulate_grad=True)
     tracer.calibrating, tracer.phase = False, "forward"
-
-
-def _only_outputs(tracer: Tracer, outputs: Sequence[Tensor]) -> int:
-    """Bytes of the storages that nothing but outputs holds: no node of the graph has saved one, or what it is a view of."""
-    of_storage: dict[int, dict[int, Tensor]] = {}
-    for output in outputs:
-        of_storage.setdefault(output.untyped_storage()._cdata, {})[id(output)] = output
-    storage_alone, alone, base_alone, per_view = _uses()
-    total = 0
-    for address, held in of_storage.items():
-        views = [tensor._base for tensor in held.values() if tensor._base is not None]
-        bases = {id(base): base for base in views}
-        impls = held | bases
-        others = torch._C._storage_Use_Count(address) > storage_alone + len(impls) - 1
-        saved = any(_references(tensor) > alone for key, tensor in held.items() if key not in bases)
-        for base in bases.values():
-            saved = saved or _references(base) > base_alone + per_view * sum(view is base for view in views)
-        first = next(iter(held.values()))
-        if not others and not saved and tracer.ledger.knows(first):
-            total += first.untyped_storage().nbytes()
-    return total
-
-
-@cache
-def _uses() -> tuple[int, int, int, int]:
-    """References to a storage and to a tensor that only Python holds, to the base of views but for theirs, of a view to it."""
-    with torch.enable_grad():
-        base = torch.empty(2, requires_grad=True) * 1
-        storage, alone = torch._C._storage_Use_Count(base.untyped_storage()._cdata), _references(base)
-        first = base.view(2)
-        one = _references(base)
-        second = base.view(2)
-        per_view = _references(base) - one
-    del first, second
-    return storage, alone, one - per_view, per_view
-
-
-def _references(tensor: Tensor) -> int:
-    count: int = tensor._use_count()  # type: ignore[attr-defined]
-    return count
 
 
 def _summary(tracer: Tracer, params: int, resident: int, kept: int, traced_by: str) -> Traced:
