@@ -270,7 +270,9 @@ def build(mechanism: Mechanism, shape: Shape, args: Mapping[str, Any]) -> Any:
                 f"{mechanism.name} wants {', '.join(missing)}: write {mechanism.name}[{missing[0]}=...] on the command "
                 f"line, args: {{{missing[0]}: ...}} in a spec."
             )
-        return mechanism.build(**full)
+        module = mechanism.build(**full)
+        _check_inputs(mechanism, module)
+        return module
     with warnings.catch_warnings():  # torch's, of layers that have no weights: said in words below
         warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
         module = mechanism.build(shape.channels, **full)
@@ -278,6 +280,21 @@ def build(mechanism: Mechanism, shape: Shape, args: Mapping[str, Any]) -> Any:
     if empty:
         raise ValueError(f"{shape.channels} channels leave {mechanism.name} none for {empty[0]}: it needs more")
     return module
+
+
+def _check_inputs(mechanism: Mechanism, module: Any) -> None:
+    """Raises UsageError for an imported module whose forward wants more than the one input that it gets."""
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except (AttributeError, TypeError, ValueError):  # no module, or one that does not say: torch has the last word
+        return
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    wanted = [p.name for p in parameters if p.default is p.empty and p.kind not in kinds]
+    if len(wanted) > 1:
+        raise UsageError(
+            f"the forward of {mechanism.name} wants {len(wanted)} inputs ({', '.join(wanted)}) and gets one, (B, C, H, W): "
+            "wrap it in a module of one input, or count it in Python with attnprof.profile(module, inputs)."
+        )
 
 
 def _missing(mechanism: Mechanism, args: Mapping[str, Any]) -> list[str]:

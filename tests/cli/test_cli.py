@@ -387,6 +387,34 @@ def test_what_is_no_class_is_told_by_what_it_is(call: Call, tmp_path: Path) -> N
         assert words + wanted in done.err
 
 
+TWO = """
+from torch import nn
+
+
+class Two(nn.Module):
+    def forward(self, x, y, scale=1.0, *rest, **more):
+        return x + y
+
+
+class One(Two):
+    def forward(self, x, y=None, *rest, **more):
+        return x
+"""
+
+
+def test_a_module_of_two_inputs_is_told_what_to_do(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(TWO)
+    shape = ("--hw", "7x7", "--channels", "8", "--mode", "inference", "--device", "none")
+    done = call("compare", "./own.py:One", "./own.py:Two", *shape, "--json")
+    assert done.code == 5
+    one, two = records_of(done.json)
+    assert one.status == "ok"
+    assert two.detail == (
+        "the forward of Two wants 2 inputs (x, y) and gets one, (B, C, H, W): wrap it in a module of one input, or count it in "
+        "Python with attnprof.profile(module, inputs)."
+    )
+
+
 def test_explain_is_text_or_json(call: Call) -> None:
     done = call("explain", "ccnet", "--hw", "9x9", "--channels", "64", "--mode", "training")
     assert (done.code, done.err) == (0, "")
