@@ -28,7 +28,7 @@ from attnprof import hosts, mechanisms, stats, worker
 from attnprof.errors import AttnprofError, UsageError
 from attnprof.execute.server import die_with_parent
 from attnprof.profiling import loading
-from attnprof.profiling.measuring import device, gpu, measure
+from attnprof.profiling.measuring import contention, device, gpu, measure
 from attnprof.profiling.measuring.prepare import conditions
 from attnprof.profiling.measuring.window import Member, flush_of, move, time_pass
 from attnprof.records import Case, case_from_json
@@ -125,6 +125,7 @@ def _serve(case: Case, request: Order, order: Order, lines: Iterator[str], say: 
         machine = device.environment(case.device) | {"flags": device.flags(), "flush_bytes": flush.bytes}
         say({"event": "ready", "environment": machine} | begun)
         faults: list[int] = []
+        timed_s = 0.0
         for line in lines:
             if json.loads(line)["do"] == "drop":
                 break
@@ -132,11 +133,14 @@ def _serve(case: Case, request: Order, order: Order, lines: Iterator[str], say: 
             move(member)
             flush.run()
             before = _page_faults()
-            latency, host = time_pass(member)
+            timed = time_pass(member)
             faults.append(_page_faults() - before)
-            member.host_s.append(host)
-            say({"event": "sample", "s": latency})
-        facts = {"slowed": watched.slowed(), "warnings": list(watched.warnings()), "environment": watched.facts()}
+            member.host_s.append(timed.host_s)
+            member.waited_s += timed.waited_s
+            timed_s += timed.latency_s
+            say({"event": "sample", "s": timed.latency_s})
+        busy = [contention.BUSY] if contention.is_busy(member.waited_s, timed_s) else []
+        facts = {"slowed": watched.slowed(), "warnings": [*watched.warnings(), *busy], "environment": watched.facts()}
         say({"event": "dropped", "page_faults": stats.median(faults) if faults else 0} | facts)
 
 

@@ -33,7 +33,7 @@ from attnprof.execute.board import Board, attach
 from attnprof.execute.private import private
 from attnprof.profiling.measuring import device, gpu, measure, peak
 from attnprof.profiling.measuring.prepare import InvalidOutputError, UnsupportedError
-from attnprof.profiling.measuring.window import Member
+from attnprof.profiling.measuring.window import Member, flush
 from attnprof.records import Case, Record, case_from_json, to_json
 
 Say = Callable[[dict[str, Any]], None]
@@ -182,7 +182,8 @@ def _probe(request: Mapping[str, Any], board: Board, say: Say) -> None:
     rates = device.probe(wanted, request["dtypes"]) if usable else {}
     model = device.model(wanted) if usable else ""
     answer = {"usable": usable, "reason": reason, "model": model, "rates": rates, "free_bytes": device.free_bytes(wanted)}
-    say({"event": "probed", **answer})
+    flush_s = flush(wanted).seconds if rates else 0.0  # last: its buffer counts as used
+    say({"event": "probed", **answer, "flush_s": flush_s})
 
 
 def _crosscheck(request: Mapping[str, Any], board: Board, say: Say) -> None:

@@ -12,10 +12,7 @@ from attnprof.execute.options import Listener, Options, Progress
 from attnprof.execute.predict import MEMORY_SHARE, Predictor, Rates, needed_bytes, split_by_memory
 from attnprof.execute.tracing import child_memory
 from attnprof.execute.waiting import Waiting
-from attnprof.profiling.measuring.device import cache_bytes
 from attnprof.records import NOT_MEASURED_MEMORY, Record
-
-_FLUSH_BYTES_PER_S = 5e9
 
 
 def measure_all(records: Sequence[Record], device: str, options: Options, listener: Listener, began: float) -> Iterator[Record]:
@@ -41,16 +38,15 @@ def predictor_of(device: str, records: Sequence[Record], options: Options) -> tu
     if not answer["usable"]:
         return None, answer["reason"]
     rates = {name: Rates(**rate) for name, rate in answer["rates"].items()}
-    cuda = device.startswith("cuda")
-    free = answer["free_bytes"] if cuda else min(answer["free_bytes"], child_memory(options))
-    flush = 0.0 if cuda else 2 * cache_bytes() / _FLUSH_BYTES_PER_S
-    return Predictor(rates, free, flush, options.replicates), ""
+    free = answer["free_bytes"] if device.startswith("cuda") else min(answer["free_bytes"], child_memory(options))
+    warm = all(record.case.settings.get("cache") == "warm" for record in records)
+    return Predictor(rates, free, 0.0 if warm else answer["flush_s"], options.replicates), ""
 
 
 def probe(device: str, dtypes: Sequence[str], options: Options) -> dict[str, Any]:
     """Whether torch can use a device, its model, rates and free memory, found out in a child."""
     request = {"op": "probe", "device": device, "dtypes": list(dtypes)}
-    answer: dict[str, Any] = {"usable": False, "reason": "", "model": "", "rates": {}, "free_bytes": 0}
+    answer: dict[str, Any] = {"usable": False, "reason": "", "model": "", "rates": {}, "free_bytes": 0, "flush_s": 0.0}
     for item in converse(request, timeout_s=options.bound_s, spawn=options.start == "spawn"):
         if isinstance(item, Ending):
             if item.kind != "end":

@@ -10,6 +10,7 @@ from attnprof import stats
 from attnprof.gate.baseline import Baseline, Point, point_of_case
 from attnprof.gate.ratios import METRIC, PASSED, REGRESSED, Held, Pair, lower
 from attnprof.gate.rows import RATIO, Outcome, Reason, Row
+from attnprof.profiling.measuring.contention import BUSY
 from attnprof.records import NOT_MEASURED_BUDGET
 
 _DETAIL = 160  # characters of a failure
@@ -21,7 +22,7 @@ class Found:
     """What was measured of a pair.
 
     failed: (label, status, detail) of the one that failed; why: why there is no ratio, where none failed. again: of a fresh
-    measurement of what came out as regressed. threads: that both were timed with.
+    measurement of what came out as regressed. threads: that both were timed with. busy: other work had the core meanwhile.
     """
 
     verdict: str
@@ -30,6 +31,7 @@ class Found:
     why: str = ""
     again: Found | None = None
     threads: int | None = None
+    busy: bool = False
 
 
 def mismatched(pairs: Iterable[Pair], reason: Reason, why: str, places: Places) -> list[Row]:
@@ -103,6 +105,7 @@ def _finding(pair: Pair, held: Held, found: Found, options: Any, inconclusive: O
     if found.threads is not None and found.threads != held.threads:
         told = f"ratio not compared: timed with {found.threads} threads, in the baseline with {held.threads}"
         return Reason.ENV_MISMATCH, Outcome.MISMATCH, told
+    disturbed = f"; {BUSY}" if found.busy or (found.again is not None and found.again.busy) else ""
     said, allowed = change(held, found.ratio), f"{100 * options.tolerance:g} %"
     most = held.high * (1 + options.tolerance)
     limit = f"{most:.3g}, the stored upper bound and {allowed} ({100 * (most / held.ratio - 1):+.0f} %)"
@@ -118,12 +121,12 @@ def _finding(pair: Pair, held: Held, found: Found, options: Any, inconclusive: O
             told = f"{said}, above {limit}, confirmed by {again.processes} more processes ({again.value:.3g})"
             return Reason.CLEAR_GAP, Outcome.REGRESSED, told
         second = "could not be measured again" if again is None else f"measured again {_interval(again)}"
-        return Reason.NOT_CONFIRMED, inconclusive, f"{said}, not confirmed: {second}"
+        return Reason.NOT_CONFIRMED, inconclusive, f"{said}, not confirmed: {second}{disturbed}"
     if found.verdict == PASSED:
         if lower(found.ratio, held, options.tolerance):
             return Reason.LOWER, Outcome.IMPROVED, f"{said}, lower"
         return Reason.WITHIN_TOL, Outcome.PASS, f"{said}, not above {limit}"
-    return Reason.CI_TOO_WIDE, inconclusive, f"{said}, undecided: the interval holds {limit}"
+    return Reason.CI_TOO_WIDE, inconclusive, f"{said}, undecided: the interval holds {limit}{disturbed}"
 
 
 def change(held: Held, found: stats.Ratio) -> str:

@@ -19,6 +19,7 @@ from attnprof.execute.options import Listener
 from attnprof.gate.ratio_rows import Found
 from attnprof.gate.ratios import REGRESSED, UNDECIDED, Held, Pair, Ratios, decide, held
 from attnprof.gate.timing import Options
+from attnprof.profiling.measuring.contention import BUSY
 from attnprof.records import Case, Record
 from attnprof.report.ratios import NOT_PAIRED, Samples, paired
 
@@ -96,6 +97,7 @@ class Timed:
     failed: tuple[str, str, str] | None = None
     why: str = ""
     threads: int | None = None
+    busy: bool = False
     verdict: str = UNDECIDED
 
     def take(self, records: Mapping[str, Record]) -> None:
@@ -109,6 +111,7 @@ class Timed:
         if own is None or other is None or own.timing is None or other.timing is None:
             self.why = next((each.detail for each in both if each is not None and each.timing is None), "no record of it")
             return
+        self.busy |= BUSY in (*own.timing.warnings, *other.timing.warnings)
         found = paired(own, other)
         self.why = "" if found else NOT_PAIRED
         self.processes += found
@@ -122,7 +125,7 @@ class Timed:
         """What the row is made of."""
         ratio = self.ratio(_two_sided(options))
         why = self.why or ("" if ratio is not None else "too few processes timed it")
-        return Found(self.verdict, ratio, self.failed, why, again, self.threads)
+        return Found(self.verdict, ratio, self.failed, why, again, self.threads, self.busy)
 
 
 def _two_sided(options: Options) -> float:

@@ -11,6 +11,7 @@ from attnprof.execute.lockstep import BASE, HEAD, Broken
 from attnprof.gate.baseline import point_of_case
 from attnprof.gate.latency import PASSED, REGRESSED, Estimate, Rule
 from attnprof.gate.rows import TIME, Outcome, Reason, Row
+from attnprof.profiling.measuring.contention import BUSY
 from attnprof.records import Case
 
 METRIC = "latency"
@@ -84,7 +85,11 @@ def _finding(judged: Judged, rule: Rule, inconclusive: Outcome) -> tuple[Reason,
             more = f"and fails where it is measured again: {status}: {' '.join(detail.split())[:_DETAIL]}"
             return Reason.FAILED, Outcome.FAILED, f"{said}, {more}"
         if not judged.confirmed:
-            return Reason.NOT_CONFIRMED, inconclusive, f"{said}, not confirmed: {_second(judged.confirming, rule)}"
+            return (
+                Reason.NOT_CONFIRMED,
+                inconclusive,
+                f"{said}, not confirmed: {_second(judged.confirming, rule)}{_disturbed(judged)}",
+            )
         more = (
             ""
             if judged.confirming is None or judged.confirming.found is None
@@ -101,8 +106,14 @@ def _finding(judged: Judged, rule: Rule, inconclusive: Outcome) -> tuple[Reason,
         return Reason.THROTTLED, inconclusive, f"{said}, undecided: the GPU slowed down {times}, by heat or power"
     if judged.short_of_time:
         wanted = f"{len(judged.ratios)} pairs of processes, and the time is over: raise --budget, or gate fewer points"
-        return Reason.BUDGET, inconclusive, f"{said}, undecided after {wanted}"
-    return Reason.CI_TOO_WIDE, inconclusive, f"{said}, undecided: the interval holds {1 + rule.tolerance:g}"
+        return Reason.BUDGET, inconclusive, f"{said}, undecided after {wanted}{_disturbed(judged)}"
+    return Reason.CI_TOO_WIDE, inconclusive, f"{said}, undecided: the interval holds {1 + rule.tolerance:g}{_disturbed(judged)}"
+
+
+def _disturbed(judged: Judged) -> str:
+    """'; other work had the core ...' where that may be why nothing was decided."""
+    warnings = (*judged.warnings, *(judged.confirming.warnings if judged.confirming is not None else ()))
+    return f"; {BUSY}" if BUSY in warnings else ""
 
 
 def _failure(broken: Broken, inconclusive: Outcome) -> tuple[Reason, Outcome, str]:

@@ -197,3 +197,16 @@ def test_choosing_takes_a_run_of_a_thousand_blocks_little(monkeypatch: pytest.Mo
     else:
         assert all(one.timing or one.detail.startswith(NOT_MEASURED_BUDGET) for one in found)
         assert sum(one.timing is not None for one in found) > 20
+
+
+def test_a_flush_is_paid_for_where_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the probe timed it: none where the machine is too slow for one (a last cache of 480 MiB), or caches are to be warm."""
+    answer = {"usable": True, "rates": {"float32": asdict(RATES["float32"])}, "free_bytes": 1, "flush_s": 0.03}
+    monkeypatch.setattr(measuring, "probe", lambda *_: answer)
+    cold = record("a")
+    warm = replace(cold, case=replace(cold.case, settings={"cache": "warm"}))
+    found = [measuring.predictor_of("cpu", each, Options())[0] for each in ([cold], [warm], [warm, cold])]
+    assert [None if each is None else each.flush_s for each in found] == [0.03, 0.0, 0.03]
+    monkeypatch.undo()
+    assert 0.0 <= measuring.probe("cpu", ["float32"], Options())["flush_s"] < 0.1, "not made above 0.05 s"
+    assert measuring.probe("cpu", [], Options())["flush_s"] == 0.0

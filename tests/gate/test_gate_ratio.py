@@ -19,6 +19,7 @@ from attnprof.gate import baseline, ledger, ratio_class, ratio_run, timing
 from attnprof.gate.ratios import PASSED, REGRESSED, UNDECIDED, Held, Ratios, decide, mismatch, pairs_of
 from attnprof.gate.rows import Outcome, Reason, Row
 from attnprof.gate.timing import Options
+from attnprof.profiling.measuring.contention import BUSY
 from attnprof.records import ALONE, NOT_MEASURED_BUDGET, Case, Placement, Record, Shape, Timing
 from tests.command import Call
 from tests.gate.test_gate import check_junit
@@ -122,6 +123,22 @@ def test_what_fails_where_it_is_measured_again_has_failed() -> None:
     row = judged_by(sample)
     assert (row.reason, row.outcome) == (Reason.FAILED, Outcome.FAILED)
     assert row.sentence.endswith("and measured again, mine: crashed: killed by SIGKILL")
+
+
+@pytest.mark.parametrize("factors", [[1.03 * each for each in WIDE * 3], SLOWER + SAME], ids=["undecided", "not confirmed"])
+def test_a_busy_machine_is_named_where_nothing_was_decided(factors: list[float]) -> None:
+    whole = Sampler({"mine": factors})
+
+    def sample(cases: Sequence[Case], processes: int, first: int, left_s: float | None) -> Iterable[Record]:
+        for record in whole(cases, processes, first, left_s):
+            assert record.timing is not None
+            yield replace(record, timing=replace(record.timing, warnings=(BUSY,) if first else ()))
+
+    row = judged_by(sample)
+    assert row.reason in (Reason.CI_TOO_WIDE, Reason.NOT_CONFIRMED)
+    assert row.sentence.endswith(f"; {BUSY}")
+    quiet, _ = found_of({"mine": factors})
+    assert BUSY not in quiet["mine"].sentence
 
 
 # --- the rule

@@ -20,6 +20,7 @@ from attnprof.gate.latency import PASSED, REGRESSED, UNDECIDED, Estimate, Pairin
 from attnprof.gate.rows import Outcome, Reason, Row
 from attnprof.gate.timed import row_of
 from attnprof.gate.timing import Options, judge, time_rows
+from attnprof.profiling.measuring.contention import BUSY
 from attnprof.records import Case, Placement
 from tests.repository import case, mine, worktrees
 
@@ -147,6 +148,15 @@ def test_what_a_second_measurement_does_not_find_is_inconclusive() -> None:
     assert "measured again, latency" in rows["a"].sentence
     rows, asked = rows_of({"a": SLOWER}, Options(confirm=False))
     assert (rows["a"].reason, rows["a"].outcome, len(asked)) == (Reason.CLEAR_GAP, Outcome.REGRESSED, 5)
+
+
+@pytest.mark.parametrize("ratios", [WIDE * 3, SLOWER + SAME], ids=["undecided", "not confirmed"])
+def test_a_busy_machine_is_named_where_nothing_was_decided(ratios: list[float]) -> None:
+    busy = [Sampled((0.01,) * 10, (0.01 * ratio,) * 10, warnings=(BUSY,)) for ratio in ratios]
+    rows, _ = rows_of({"a": busy, "b": ratios})
+    assert rows["a"].sentence.endswith(f"; {BUSY}")
+    assert BUSY not in rows["b"].sentence
+    assert rows["a"].reason is rows["b"].reason
 
 
 def test_an_undecided_point_gets_more_processes_up_to_the_most() -> None:

@@ -84,7 +84,7 @@ def placement(arm: str, seed: int, rounds: int) -> list[tuple[float, float]]:
                     move(member)
                 gc.collect()
                 flush()
-                found[member.index] = time_pass(member)[0]
+                found[member.index] = time_pass(member).latency_s
             if number >= 0:
                 pairs.append((found[0], found[1]))
     return pairs

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,8 +17,8 @@ import torch
 
 from attnprof import stats
 from attnprof.execute import Options, run_cases
-from attnprof.profiling.measuring import device, measure, peak, prepare
-from attnprof.profiling.measuring.window import Member, flush_of, move, run_pass
+from attnprof.profiling.measuring import contention, device, measure, peak, prepare
+from attnprof.profiling.measuring.window import Member, Pass, flush_of, move, run_pass
 from attnprof.records import NOT_MEASURED_BUDGET, Case, Record, Shape
 
 FAULTY = str(Path(__file__).parents[1] / "faulty.py")
@@ -57,7 +59,7 @@ def test_rounds_pair_the_members_of_a_block() -> None:
         assert timing.block == "block"
         assert timing.stopped_by in ("stable", "budget")
         assert timing.warmup >= 2
-        assert timing.warnings[-1 if timing.warmup_converged else 0] == "noted"
+        assert "noted" in timing.warnings
         assert min(timing.latency_s) > 0
         assert outcome.extra["flags"]["threads"] == 1
         assert outcome.extra["flags"]["cudnn_benchmark"] is False
@@ -97,6 +99,36 @@ def test_steady_means_that_two_halves_agree() -> None:
     assert measure.is_steady([1.0, 1.01, 0.99, 1.0, 1.01, 1.0, 1.01, 0.99, 1.0, 1.01])
     assert not measure.is_steady([2.0, 1.8, 1.6, 1.5, 1.4, 1.0, 1.0, 1.0, 1.0, 1.0]), "still falling"
     assert not measure.is_steady([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.5, 0.6, 1.4, 0.7]), "another spread"
+
+
+@pytest.mark.skipif(
+    not Path("/proc/thread-self/schedstat").exists(), reason="the system does not tell how long a thread waited"
+)
+def test_a_core_that_is_shared_with_other_work_is_seen() -> None:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # a child's too
+    other = subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        other.stdout.readline()
+        long = case("spatial/nonlocal", label="long", shape=Shape(1, 64, 48, 48))  # many time slices of the scheduler
+        outcome = rounds_of([long], measure.Plan("block", budget_s=1.0, max_rel_ci=0.0))["long"]
+    finally:
+        other.kill()
+        other.communicate()
+    assert outcome.timing is not None
+    assert outcome.extra["waited_for_core_s"] > 0.2 * sum(outcome.timing.latency_s), "about half of the time is the other's"
+    assert contention.BUSY in outcome.timing.warnings
+
+
+@pytest.mark.parametrize(("waited_s", "warned"), [(0.49e-3, False), (0.51e-3, True)])
+def test_waiting_for_a_core_is_a_warning_above_a_twentieth(
+    monkeypatch: pytest.MonkeyPatch, waited_s: float, warned: bool
+) -> None:
+    monkeypatch.setattr(measure, "time_pass", lambda _: Pass(1e-2, 1e-2, waited_s))
+    outcome = rounds_of([case()], measure.Plan("block", budget_s=0.05))["channel/se"]
+    assert outcome.timing is not None
+    assert (contention.BUSY in outcome.timing.warnings) is warned
+    assert outcome.extra["waited_for_core_s"] == pytest.approx(waited_s * outcome.timing.n)
 
 
 def test_an_invalid_output_is_named() -> None:
@@ -168,9 +200,9 @@ def test_another_place_for_every_sample(monkeypatch: pytest.MonkeyPatch) -> None
     """Two equal members: the weights of neither stay where they were from one round to the next."""
     places: dict[str, list[int]] = {"a": [], "b": []}
 
-    def watched(member: Member) -> tuple[float, float]:
+    def watched(member: Member) -> Pass:
         places[member.case.label].append(next(member.prepared.module.parameters()).data_ptr())
-        return 1e-3, 1e-3
+        return Pass(1e-3, 1e-3)
 
     monkeypatch.setattr(measure, "time_pass", watched)
     plan = measure.Plan("block", budget_s=0.05, max_rel_ci=0.0)
@@ -184,6 +216,8 @@ def test_caches_are_flushed_by_a_write_of_twice_the_last_one() -> None:
     cold, warm = flush_of(case()), flush_of(case(settings={"cache": "warm"}))
     assert cold.bytes == 2 * device.cache_bytes() or cold.warnings == ("caches were warm: flushing them takes too long here",)
     assert (warm.bytes, warm.warnings) == (0, ())
+    assert bool(cold.seconds) is bool(cold.bytes), "what was not made takes no time"
+    assert warm.seconds == 0.0
     outcome = rounds_of([case(settings={"cache": "warm"})], measure.Plan("block", budget_s=0.05))["channel/se"]
     assert outcome.extra["flush_bytes"] == 0
 

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from attnprof import stats
+from attnprof.profiling.measuring import contention, gpu
 from attnprof.profiling.measuring import device as devices
-from attnprof.profiling.measuring import gpu
 from attnprof.profiling.measuring.prepare import conditions, first_pass, prepare
 from attnprof.profiling.measuring.window import Member, flush_of, move, run_pass, time_pass
 from attnprof.records import NOT_MEASURED_BUDGET, Case, Timing
@@ -91,7 +91,7 @@ def prepare_member(case: Case, index: int, plan: Plan) -> Member | str:
         if invalid:
             return invalid
         member = Member(case, index, prepared, gradients, 0.0)
-        member.estimate_s = time_pass(member)[0]
+        member.estimate_s = time_pass(member).latency_s
     return member
 
 
@@ -181,9 +181,10 @@ def _sample(member: Member, number: int, plan: Plan, turns: Turns, flush: Callab
         gc.collect()
         move(member)
         flush()
-        latency, host = time_pass(member)
-    member.samples.append(latency)
-    member.host_s.append(host)
+        timed = time_pass(member)
+    member.samples.append(timed.latency_s)
+    member.host_s.append(timed.host_s)
+    member.waited_s += timed.waited_s
     member.rounds.append(number)
     member.sampling_s += time.perf_counter() - began
     n = len(member.samples)
@@ -220,11 +221,14 @@ def _outcome(member: Member, plan: Plan, stopped_by: str, noted: tuple[str, ...]
     cuda = member.case.device.startswith("cuda")
     if cuda and member.host_s:
         member.prepared.facts["host_s"] = stats.median(member.host_s)  # on the CPU it is the latency
+    member.prepared.facts["waited_for_core_s"] = round(member.waited_s, 6)
     extra = {"flags": devices.flags(), **member.prepared.facts}
     if n < plan.min_samples:
         return Outcome(member.case, None, f"{NOT_MEASURED_BUDGET}: time for {n} of {plan.min_samples} passes", extra=extra)
     if not member.converged:
         noted = (*noted, "the warm-up did not reach a steady state")
+    if contention.is_busy(member.waited_s, sum(member.samples)):
+        noted = (*noted, contention.BUSY)
     if cuda and stats.median(member.host_s) > stats.median(member.samples):
         host = stats.median(member.host_s)
         noted = (*noted, f"launch-bound: the host needs {host:.3g} s to launch what the device runs in less")
@@ -252,7 +256,7 @@ def warm_up(member: Member, plan: Plan, turns: Turns, flush: Callable[[], None],
     began = time.perf_counter()
     while len(launches) < _WARMUP_LAUNCHES and _left_s(member, plan, turns) > member.estimate_s * (plan.min_samples + 1):
         flush()
-        launches.append(time_pass(member)[0])
+        launches.append(time_pass(member).latency_s)
         if len(launches) >= 2 * half and is_steady(launches[-2 * half :]):
             member.converged = True
             break

@@ -10,12 +10,13 @@ import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from attnprof import stats
+from attnprof.profiling.measuring import contention
 from attnprof.profiling.measuring import device as devices
 from attnprof.profiling.measuring.prepare import InvalidOutputError, Prepared, backward, forward, not_finite, reset
 from attnprof.records import Case
@@ -37,6 +38,7 @@ class Member:
     samples: list[float] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)
     host_s: list[float] = field(default_factory=list)
+    waited_s: float = 0.0
     warmup: int = 0
     warmup_s: float = 0.0
     converged: bool = False
@@ -51,8 +53,16 @@ class Member:
         return self.sampling_s / done if done else max(self.estimate_s, self.warmup_s / max(self.warmup - 2, 1))
 
 
-def time_pass(member: Member) -> tuple[float, float]:
-    """One timed pass: (latency, host time) in seconds. What it returned is looked at and dropped outside the window.
+class Pass(NamedTuple):
+    """Seconds of one timed pass: on its device, on the host, and of the latter those without a core (0 for CUDA)."""
+
+    latency_s: float
+    host_s: float
+    waited_s: float = 0.0
+
+
+def time_pass(member: Member) -> Pass:
+    """One timed pass. What it returned is looked at and dropped outside the window.
 
     Raises InvalidOutputError where an output or a gradient is not finite.
     """
@@ -67,15 +77,17 @@ def time_pass(member: Member) -> tuple[float, float]:
             gc.enable()
 
 
-def _on_cpu(member: Member) -> tuple[float, float]:
+def _on_cpu(member: Member) -> Pass:
     prepared, gradients = member.prepared, member.gradients
+    waited = contention.waited_s()
     began = time.perf_counter_ns()
     outputs = forward(prepared)
     if prepared.training:
         backward(prepared, outputs, gradients)
     seconds = (time.perf_counter_ns() - began) / 1e9
+    waited = contention.waited_s() - waited
     _check(prepared, outputs)
-    return seconds, seconds
+    return Pass(seconds, seconds, waited)
 
 
 def _check(prepared: Prepared, outputs: Any) -> None:
@@ -84,7 +96,7 @@ def _check(prepared: Prepared, outputs: Any) -> None:
         raise InvalidOutputError(invalid)
 
 
-def _on_cuda(member: Member) -> tuple[float, float]:
+def _on_cuda(member: Member) -> Pass:
     """Events around the pass. One synchronisation per pass, outside them: a fault is charged to the member that made it."""
     prepared, gradients = member.prepared, member.gradients
     start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -101,7 +113,7 @@ def _on_cuda(member: Member) -> tuple[float, float]:
     stop.record()
     torch.cuda.synchronize()
     _check(prepared, outputs)
-    return start.elapsed_time(stop) / 1e3, host
+    return Pass(start.elapsed_time(stop) / 1e3, host)
 
 
 def run_pass(member: Member) -> None:
@@ -138,26 +150,31 @@ def move(member: Member) -> None:
 
 @dataclass(frozen=True)
 class Flush:
-    """What makes the caches cold: `run` writes `bytes` (0: it does nothing, they are warm)."""
+    """What makes the caches cold: `run` writes `bytes` (0: it does nothing, they are warm) in about `seconds`."""
 
     run: Callable[[], None] = lambda: None
     bytes: int = 0
+    seconds: float = 0.0
     warnings: tuple[str, ...] = ()
 
 
 def flush_of(case: Case) -> Flush:
-    """A write of twice the last cache, its buffer allocated once; none where 'warm' is asked for or the write is slow."""
-    if case.settings.get("cache") == "warm":
-        return Flush()
-    buffer = torch.empty(2 * devices.cache_bytes(case.device), dtype=torch.uint8, device=case.device)
+    """What makes the caches cold before a sample of a case: nothing where it asks for 'warm'."""
+    return Flush() if case.settings.get("cache") == "warm" else flush(case.device)
+
+
+def flush(device: str) -> Flush:
+    """A write of twice the last cache, its buffer allocated once; on the CPU none where the write is slow."""
+    buffer = torch.empty(2 * devices.cache_bytes(device), dtype=torch.uint8, device=device)
     buffer.zero_()
-    if case.device.startswith("cuda"):
+    if device.startswith("cuda"):
         return Flush(lambda: _discard(buffer.zero_()), buffer.numel())
     began = time.perf_counter()
     buffer.fill_(1)
-    if time.perf_counter() - began > _FLUSH_LIMIT_S:
+    seconds = time.perf_counter() - began
+    if seconds > _FLUSH_LIMIT_S:
         return Flush(warnings=("caches were warm: flushing them takes too long here",))
-    return Flush(lambda: _discard(buffer.fill_(1)), buffer.numel())
+    return Flush(lambda: _discard(buffer.fill_(1)), buffer.numel(), seconds)
 
 
 def _discard(_: Any) -> None:
