@@ -42,14 +42,14 @@ def _value(value: Any) -> Any:
     """A field's value: nouns may stand in it, and in its sequences and mappings."""
     if _is_noun(value):
         return case_to_json(value) if isinstance(value, Case) else _fields(value)
-    if isinstance(value, (tuple, list)) and any(_is_noun(each) or isinstance(each, _NESTED) for each in value):
-        return [_value(each) for each in value]
-    if isinstance(value, Mapping) and any(_is_noun(each) or isinstance(each, _NESTED) for each in value.values()):
+    if isinstance(value, (tuple, list)):
+        return list(value) if _SCALARS.issuperset(map(type, value)) else [_value(each) for each in value]
+    if isinstance(value, Mapping) and not _SCALARS.issuperset(map(type, value.values())):
         return {key: _value(each) for key, each in zip(plain(dict.fromkeys(value)), value.values(), strict=True)}
     return plain(value)
 
 
-_NESTED = (tuple, list, Mapping)
+_SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
 def _is_noun(value: Any) -> bool:

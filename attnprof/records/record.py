@@ -5,9 +5,9 @@ Frozen dataclasses in base units with the unit in the name, as the case is.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Any
 
 from attnprof import stats
@@ -18,6 +18,8 @@ VERDICTS = ("exact", "explained", "unexplained", "crashed", "timeout", "not inst
 NOT_MEASURED_BUDGET = "not measured (budget)"
 NOT_MEASURED_MEMORY = "not measured (memory)"
 NOT_CALIBRATED = "not calibrated"
+
+_set = object.__setattr__  # of what is frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Holder:
     line: str = ""  # "file.py:12" of the code that asked for it, where that was followed (`explain`)
 
     def __post_init__(self) -> None:
-        _share(self, "op", "module", "phase")
+        _share(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +50,14 @@ class OpCost:
     bytes_moved: int
 
     def __post_init__(self) -> None:
-        _share(self, "op", "module", "phase")
+        _share(self)
 
 
-def _share(noun: Any, *names: str) -> None:
+def _share(noun: Holder | OpCost) -> None:
     """Equal words as one object: a store of many records holds few of them very often."""
-    for name in names:
-        object.__setattr__(noun, name, sys.intern(getattr(noun, name)))
+    _set(noun, "op", intern(noun.op))
+    _set(noun, "module", intern(noun.module))
+    _set(noun, "phase", intern(noun.phase))
 
 
 @dataclass(frozen=True)
