@@ -66,11 +66,11 @@ def by_case(report: Report) -> Iterator[tuple[dict[str, Any], list[dict[str, Any
     for table in report.tables:
         for row in table.rows:
             arguments = {column: axis_text(row.record.case, name, setters) for column, name in extra.items()}
-            common = _common(report, row) | arguments
+            common = _guarded(_common(report, row) | arguments)
             device = device_of(row.record)
             place = dict.fromkeys(device_columns(report), "" if device is None else device.text)
-            entries = [_guarded(common | _of_device(entry, place) | entry) for entry in _entries(table, row)]
-            yield _guarded(common | place), entries
+            entries = [common | _guarded(_of_device(entry, place) | entry) for entry in _entries(table, row)]
+            yield common | _guarded(place), entries
 
 
 def _of_device(entry: Mapping[str, Any], place: Mapping[str, str]) -> dict[str, str]:
