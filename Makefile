@@ -44,7 +44,7 @@ honesty: setup ## reports/interval_honesty.md: do the intervals hold what they s
 time-gate: setup ## reports/time_gate_honesty.md: does the time gate cry wolf (an hour and a half on an idle machine)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.makers.time_gate_honesty --resume
 
-scale: setup ## reports/scale.md: how time and memory grow with the number of cases (an hour on an idle machine)
+scale: setup ## reports/scale.md: how time and memory grow with the number of cases (minutes on an idle machine)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.makers.scale_page --out reports/scale.md
 
 forms: setup ## attnprof/profiling/forms/kept: closed forms of the catalogue, found and verified anew
