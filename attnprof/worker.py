@@ -182,8 +182,14 @@ def _probe(request: Mapping[str, Any], board: Board, say: Say) -> None:
     rates = device.probe(wanted, request["dtypes"]) if usable else {}
     model = device.model(wanted) if usable else ""
     answer = {"usable": usable, "reason": reason, "model": model, "rates": rates, "free_bytes": device.free_bytes(wanted)}
-    flush_s = flush(wanted).seconds if rates else 0.0  # last: its buffer counts as used
-    say({"event": "probed", **answer, "flush_s": flush_s})
+    say({"event": "probed", **answer, "flush_s": _flush_s(wanted) if rates else 0.0})  # last: its buffer counts as used
+
+
+def _flush_s(wanted: str) -> float:
+    made = flush(wanted)
+    began = time.perf_counter()
+    made.run()
+    return time.perf_counter() - began if made.bytes else 0.0
 
 
 def _crosscheck(request: Mapping[str, Any], board: Board, say: Say) -> None:

@@ -12,6 +12,7 @@ from attnprof.execute.options import Listener, Options, Progress
 from attnprof.execute.predict import MEMORY_SHARE, Predictor, Rates, needed_bytes, split_by_memory
 from attnprof.execute.tracing import child_memory
 from attnprof.execute.waiting import Waiting
+from attnprof.profiling.measuring.device import flush_bytes
 from attnprof.records import NOT_MEASURED_MEMORY, Record
 
 
@@ -38,8 +39,10 @@ def predictor_of(device: str, records: Sequence[Record], options: Options) -> tu
     if not answer["usable"]:
         return None, answer["reason"]
     rates = {name: Rates(**rate) for name, rate in answer["rates"].items()}
-    free = answer["free_bytes"] if device.startswith("cuda") else min(answer["free_bytes"], child_memory(options))
     warm = all(record.case.settings.get("cache") == "warm" for record in records)
+    free = answer["free_bytes"]
+    if not device.startswith("cuda"):
+        free = max(min(free, child_memory(options)) - (0 if warm else flush_bytes(device)), 0)
     return Predictor(rates, free, 0.0 if warm else answer["flush_s"], options.replicates), ""
 
 

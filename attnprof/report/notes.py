@@ -173,8 +173,9 @@ def _apart(records: Sequence[Record], baseline: str) -> list[str]:
             labels.append(record.case.label)
     if not labels:
         return []
-    told = "The quotient of the medians is outside the interval of the latency ratio: something disturbed a part of the rounds"
-    return [f"{told}, which moves medians more than ratios within rounds: {named(labels)}."]
+    told = "The quotient of the medians is outside the interval of the latency ratio"
+    why = "a median is of all of a case's rounds, the ratio of those that both were in, and latencies moved from some to others"
+    return [f"{told}: {why} (other work, or cases that had left the block): {named(labels)}."]
 
 
 def _processes(records: Sequence[Record]) -> list[int]:

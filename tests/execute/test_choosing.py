@@ -7,13 +7,18 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 
+from attnprof import worker
 from attnprof.execute import Options, Progress, blocks, measuring
+from attnprof.execute.board import Board
 from attnprof.execute.on_ray.tasks import predictor_from_json
 from attnprof.execute.predict import Predictor, Rates, block_overhead_s, choose, split_by_memory
 from attnprof.execute.waiting import Waiting
+from attnprof.profiling.measuring import device
+from attnprof.profiling.measuring.window import Flush
 from attnprof.records import NOT_MEASURED_BUDGET, Case, Counts, OpCost, Record, Shape, Timing
 
 RATES = {"float32": Rates(1e9, 1e9, 0.0)}
@@ -200,13 +205,21 @@ def test_choosing_takes_a_run_of_a_thousand_blocks_little(monkeypatch: pytest.Mo
 
 
 def test_a_flush_is_paid_for_where_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the probe timed it: none where the machine is too slow for one (a last cache of 480 MiB), or caches are to be warm."""
-    answer = {"usable": True, "rates": {"float32": asdict(RATES["float32"])}, "free_bytes": 1, "flush_s": 0.03}
+    """In seconds as the probe timed it, and in memory; none where the last cache is too large, or caches are to be warm."""
+    answer = {"usable": True, "rates": {"float32": asdict(RATES["float32"])}, "free_bytes": 10**6, "flush_s": 0.03}
     monkeypatch.setattr(measuring, "probe", lambda *_: answer)
+    monkeypatch.setattr(measuring, "flush_bytes", lambda _: 10**5)
     cold = record("a")
     warm = replace(cold, case=replace(cold.case, settings={"cache": "warm"}))
     found = [measuring.predictor_of("cpu", each, Options())[0] for each in ([cold], [warm], [warm, cold])]
-    assert [None if each is None else each.flush_s for each in found] == [0.03, 0.0, 0.03]
-    monkeypatch.undo()
-    assert 0.0 <= measuring.probe("cpu", ["float32"], Options())["flush_s"] < 0.1, "not made above 0.05 s"
-    assert measuring.probe("cpu", [], Options())["flush_s"] == 0.0
+    assert [each and (each.flush_s, each.free_bytes) for each in found] == [(0.03, 900_000), (0.0, 10**6), (0.03, 900_000)]
+
+
+@pytest.mark.parametrize(("size", "dtypes", "timed"), [(64, ["float32"], True), (0, ["float32"], False), (64, [], False)])
+def test_the_probe_times_a_flush(monkeypatch: pytest.MonkeyPatch, size: int, dtypes: list[str], timed: bool) -> None:
+    monkeypatch.setattr(worker, "flush", lambda _: Flush(lambda: time.sleep(0.01), size))
+    monkeypatch.setattr(device, "probe", lambda _, dtypes: {name: {} for name in dtypes})
+    said: list[dict[str, Any]] = []
+    worker._probe({"device": "cpu", "dtypes": dtypes}, Board(memoryview(bytearray(24)).cast("d")), said.append)
+    assert (said[0]["flush_s"] >= 0.01) is timed
+    assert timed or said[0]["flush_s"] == 0.0

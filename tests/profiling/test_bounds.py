@@ -146,7 +146,7 @@ def test_the_note_says_what_the_floor_takes_for_granted() -> None:
 
 @pytest.mark.parametrize("how", ["setting", "warning"])
 def test_a_warm_cache_may_hold_what_fits_into_it(how: str) -> None:
-    warned = timing(9.0, warnings=("caches were warm: flushing them takes too long here",))
+    warned = timing(9.0, warnings=("caches were warm: flushing a last cache of 480 MiB takes too long",))
     more = {"asked": case(cache="warm")} if how == "setting" else {"timing": warned}
     assert bounds.bound(record(**more)) == Bound(7.0, 2.0)
     assert bounds.bound(record(counted(resident=2000), **more)) == Bound(7.0, 0.0)

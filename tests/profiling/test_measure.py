@@ -18,7 +18,7 @@ import torch
 from attnprof import stats
 from attnprof.execute import Options, run_cases
 from attnprof.profiling.measuring import contention, device, measure, peak, prepare
-from attnprof.profiling.measuring.window import Member, Pass, flush_of, move, run_pass
+from attnprof.profiling.measuring.window import Flush, Member, Pass, flush_of, move, run_pass
 from attnprof.records import NOT_MEASURED_BUDGET, Case, Record, Shape
 
 FAULTY = str(Path(__file__).parents[1] / "faulty.py")
@@ -213,14 +213,53 @@ def test_another_place_for_every_sample(monkeypatch: pytest.MonkeyPatch) -> None
         assert all(here != there for here, there in itertools.pairwise(sampled))
 
 
-def test_caches_are_flushed_by_a_write_of_twice_the_last_one() -> None:
+@pytest.mark.parametrize(("cache", "flushed"), [(2**20, 2 * 2**20), (128 * 2**20, 256 * 2**20), (128 * 2**20 + 1, 0)])
+def test_caches_are_flushed_by_a_write_of_twice_the_last_one(monkeypatch: pytest.MonkeyPatch, cache: int, flushed: int) -> None:
+    monkeypatch.setattr(device, "cache_bytes", lambda *_: cache)
+    filled: list[int] = []
+    fill = torch.Tensor.fill_
+
+    def watched(tensor: torch.Tensor, value: float) -> torch.Tensor:
+        filled.append(tensor.nbytes)
+        return fill(tensor, value)
+
+    monkeypatch.setattr(torch.Tensor, "fill_", watched)
     cold, warm = flush_of(case()), flush_of(case(settings={"cache": "warm"}))
-    assert cold.bytes == 2 * device.cache_bytes() or cold.warnings == ("caches were warm: flushing them takes too long here",)
-    assert (warm.bytes, warm.warnings) == (0, ())
-    assert bool(cold.seconds) is bool(cold.bytes), "what was not made takes no time"
-    assert warm.seconds == 0.0
-    outcome = rounds_of([case(settings={"cache": "warm"})], measure.Plan("block", budget_s=0.05))["channel/se"]
-    assert outcome.extra["flush_bytes"] == 0
+    assert (cold.bytes, warm.bytes, warm.warnings) == (flushed, 0, ())
+    cold.run()
+    warm.run()
+    assert filled == ([flushed] if flushed else [])
+    assert cold.warnings == (() if flushed else ("caches were warm: flushing a last cache of 128 MiB takes too long",))
+
+
+@pytest.mark.parametrize("size", [64, 0])
+def test_every_sample_finds_its_caches_as_it_should(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Cold: flushed just before. Warm: a brief pass is run just before, so that they hold its own data, not a neighbour's."""
+    seen: list[str] = []
+    monkeypatch.setattr(measure, "flush_of", lambda _: Flush(lambda: seen.append("flush"), size))
+    monkeypatch.setattr(measure, "run_pass", lambda member: seen.append(f"run {member.case.label}"))
+    monkeypatch.setattr(measure, "warm_up", lambda *_: None)
+
+    def timed(member: Member) -> Pass:
+        seen.append(f"time {member.case.label}")
+        return Pass(1e-3, 1e-3)
+
+    plan = measure.Plan("block", budget_s=0.05, max_rel_ci=0.0)
+    members = [measure.prepare_member(case(label=name), n, plan) for n, name in enumerate(("brief", "long"))]
+    for member, estimate_s in zip(members, (0.004, 0.006), strict=True):
+        assert isinstance(member, Member)
+        member.estimate_s = estimate_s
+    monkeypatch.setattr(measure, "time_pass", timed)
+    turns = measure.Turns(lambda _: None, lambda _: 0.0, time.monotonic())
+    (*_, outcome) = measure.run_rounds([m for m in members if isinstance(m, Member)], plan, turns, tuple)
+    assert outcome.timing is not None
+    before = {"time brief": set[tuple[str, ...]](), "time long": set[tuple[str, ...]]()}
+    for first, second, third in zip(seen, seen[1:], seen[2:], strict=False):
+        if third.startswith("time"):
+            before[third].add((first, second) if second.startswith("run") else (second,))
+    assert before["time long"] == {("flush",)}
+    assert before["time brief"] == ({("flush",)} if size else {("flush", "run brief")})
+    assert outcome.extra["flush_bytes"] == size
 
 
 def test_every_flag_is_recorded() -> None:

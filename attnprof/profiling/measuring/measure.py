@@ -5,7 +5,8 @@ look at its outputs; warm each up until two halves of its latest launches agree;
 once in a fresh random order, so that what disturbs the machine disturbs all of them. A member is done when the relative 95 %
 half width of its median is small ('interval'), when its noise and median no longer move ('stable'), or when its time is over
 ('budget'). Outside the timed window gradients are dropped, tensors moved to other memory (of two equal members one would
-otherwise stay the faster by where it lies), caches flushed; the garbage collector is off; every sample is kept.
+otherwise stay the faster by where it lies), caches flushed; the garbage collector is off; every sample is kept. Where caches
+stay warm a brief pass is run just before it is timed: what it finds there is its own, whoever else is in the block.
 
 The window itself is in `window.py`.
 """
@@ -25,10 +26,12 @@ from attnprof import stats
 from attnprof.profiling.measuring import contention, gpu
 from attnprof.profiling.measuring import device as devices
 from attnprof.profiling.measuring.prepare import conditions, first_pass, prepare
-from attnprof.profiling.measuring.window import Member, flush_of, move, run_pass, time_pass
+from attnprof.profiling.measuring.window import Flush, Member, flush_of, move, run_pass, time_pass
 from attnprof.records import NOT_MEASURED_BUDGET, Case, Timing
 
 _SLOW_S = 0.05  # a pass above this gets the short warm-up
+_BRIEF_S = 0.005  # of warm caches, a pass below this finds what the one before it has left there
+_WARMED_S, _MOST_WARMED = 2e-4, 8  # how long it is run before it is timed, once at least
 _WARMUP_LAUNCHES = 200
 _WARMUP_SHARE = 0.4
 _TIMEOUT_SHARE = 0.8  # sampling stops before the parent would call it a hang
@@ -122,7 +125,7 @@ def run_rounds(
                 active.remove(member)
                 yield Outcome(member.case, None, _too_dear(member, plan, turns))
             for member in shuffler.sample(active, len(active)):
-                reason = _sample(member, number, plan, turns, flush.run)
+                reason = _sample(member, number, plan, turns, flush)
                 if reason:
                     active.remove(member)
                     turns.turn_to(-1)
@@ -172,7 +175,7 @@ def _too_dear(member: Member, plan: Plan, turns: Turns) -> str:
     return f"{NOT_MEASURED_BUDGET}: {plan.min_samples} passes take about {needed:.3g} s, {left:.3g} s are left ({bound})"
 
 
-def _sample(member: Member, number: int, plan: Plan, turns: Turns, flush: Callable[[], None]) -> str:
+def _sample(member: Member, number: int, plan: Plan, turns: Turns, flush: Flush) -> str:
     """Time one pass; '' or why the member is done."""
     if _left_s(member, plan, turns) < member.estimate_s:
         return "budget"
@@ -180,7 +183,10 @@ def _sample(member: Member, number: int, plan: Plan, turns: Turns, flush: Callab
     with _turn(member, turns):
         gc.collect()
         move(member)
-        flush()
+        flush.run()
+        if not flush.bytes and member.estimate_s < _BRIEF_S:
+            for _ in range(max(min(round(_WARMED_S / member.estimate_s), _MOST_WARMED), 1)):
+                run_pass(member)
         timed = time_pass(member)
     member.samples.append(timed.latency_s)
     member.host_s.append(timed.host_s)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from attnprof import stats
+from attnprof import stats, units
 from attnprof.profiling.measuring import contention
 from attnprof.profiling.measuring import device as devices
 from attnprof.profiling.measuring.prepare import InvalidOutputError, Prepared, backward, forward, not_finite, reset
@@ -23,7 +23,6 @@ from attnprof.records import Case
 
 _SHORT_S = 100e-6  # a CUDA pass below this is launched behind a sleep
 _LONGEST_SLEEP_S = 5e-3
-_FLUSH_LIMIT_S = 0.05
 
 
 @dataclass
@@ -150,11 +149,10 @@ def move(member: Member) -> None:
 
 @dataclass(frozen=True)
 class Flush:
-    """What makes the caches cold: `run` writes `bytes` (0: it does nothing, they are warm) in about `seconds`."""
+    """What makes the caches cold: `run` writes `bytes` (0: it does nothing, they are warm)."""
 
     run: Callable[[], None] = lambda: None
     bytes: int = 0
-    seconds: float = 0.0
     warnings: tuple[str, ...] = ()
 
 
@@ -164,17 +162,18 @@ def flush_of(case: Case) -> Flush:
 
 
 def flush(device: str) -> Flush:
-    """A write of twice the last cache, its buffer allocated once; on the CPU none where the write is slow."""
-    buffer = torch.empty(2 * devices.cache_bytes(device), dtype=torch.uint8, device=device)
-    buffer.zero_()
+    """A write of twice the last cache, its buffer allocated once; on the CPU none where that is too large.
+
+    By size, not by time: every process of a machine decides alike.
+    """
+    size = devices.flush_bytes(device)
+    if not size:
+        cache = units.format_bytes(devices.cache_bytes(device))
+        return Flush(warnings=(f"caches were warm: flushing a last cache of {cache} takes too long",))
+    buffer = torch.empty(size, dtype=torch.uint8, device=device).zero_()
     if device.startswith("cuda"):
-        return Flush(lambda: _discard(buffer.zero_()), buffer.numel())
-    began = time.perf_counter()
-    buffer.fill_(1)
-    seconds = time.perf_counter() - began
-    if seconds > _FLUSH_LIMIT_S:
-        return Flush(warnings=("caches were warm: flushing them takes too long here",))
-    return Flush(lambda: _discard(buffer.fill_(1)), buffer.numel(), seconds)
+        return Flush(lambda: _discard(buffer.zero_()), size)
+    return Flush(lambda: _discard(buffer.fill_(1)), size)
 
 
 def _discard(_: Any) -> None:
