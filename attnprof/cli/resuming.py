@@ -48,9 +48,27 @@ def reuse(
                 counted[case.key] = dataclasses.replace(record, case=case)
             elif record is None and store.counted(stored, case, None) is not None:
                 changed.append(case)
+        beside = _timed_beside(kept, changed, counted)
+        for key in beside:
+            counted[key] = kept.pop(key)
         if not options["quiet"]:
             _say_what_is_there(path, cases, kept, counted, changed, resumed=options["resume"])
+            if beside:
+                labels = _few(list(dict.fromkeys(counted[key].case.label for key in beside)))
+                many = f"{len(beside)} case{'s' if len(beside) > 1 else ''}"
+                say(f"{many} timed again beside what runs again, so that their latencies have a ratio: {labels}.")
     return kept, counted
+
+
+def _timed_beside(kept: Mapping[str, Record], changed: Sequence[Case], counted: Mapping[str, Record]) -> list[str]:
+    """Keys of measured cases that share a block with one of other code, or one that an interrupt left out."""
+    again = {case.block for case in changed if case.device != "none"}
+    again |= {record.case.block for record in counted.values() if record.status == "interrupted"}
+    return [key for key, record in kept.items() if again and record.timing is not None and record.case.block in again]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _say_what_is_there(
@@ -60,8 +78,7 @@ def _say_what_is_there(
     fresh = "" if resumed else "; --fresh starts anew"
     say(f"{path} holds a store: continued ({len(kept)} of {len(cases)} cases are there{more}{fresh}).")
     if changed:
-        names = list(dict.fromkeys(case.label for case in changed))
-        which = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+        which = _few(list(dict.fromkeys(case.label for case in changed)))
         many = f"{len(changed)} case{'s' if len(changed) > 1 else ''}"
         say(f"{many} of other code than now (the module's, attnprof's or torch's) run again: {which}.")
 

@@ -128,7 +128,7 @@ def _measure_block(group: Sequence[Record], share: tuple[float, float], phase: P
         timed = yield from _time_in_one_process(list(by_key.values()), bounds, phase, number)
         processes.append(timed)
         by_key = {record.case.key: by_key[record.case.key] for record in timed}
-    yield from _weigh(merged(processes), deadline, phase)
+    yield from list(_weigh(merged(processes), deadline, phase))  # at once: what is written of a block can be compared
 
 
 def _time_in_one_process(

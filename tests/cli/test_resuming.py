@@ -84,8 +84,36 @@ def test_cases_of_other_code_are_named(call: Call, tiny: Path, out: Path) -> Non
     path.write_text(text.replace(sources.pop(), "0123456789abcdef"))
     done = call("run", tiny, "--device", "cpu", "--out", out, "--resume")
     assert done.code == 0
-    assert f"2 of {CASES} cases are there)" in done.err
+    assert f"(0 of {CASES} cases are there, and the counts of 2 more)" in done.err
+    assert "2 cases timed again beside what runs again, so that their latencies have a ratio: gcnet." in done.err
     assert "2 cases of other code than now (the module's, attnprof's or torch's) run again: se." in done.err
+
+
+@pytest.mark.parametrize("cut", ["other code", "an interrupt"])
+def test_what_is_timed_again_is_timed_beside_its_block(call: Call, tiny: Path, out: Path, cut: str) -> None:  # noqa: F811
+    """One case of a block runs again: so are the others of it timed again, none is counted again, and all have a ratio."""
+    path = out / "tiny.jsonl"
+    before = dict(store.load(path).records)
+    one = next(record for record in before.values() if record.case.label == "gcnet")
+    made = one.environment["provenance"]
+    if cut == "other code":
+        lost = replace(one, environment={"provenance": {**made, "source": "0123456789abcdef"}})
+    else:
+        lost = replace(one, status="interrupted", timing=None, memory=None, environment={"provenance": made})
+    store.append(path, lost)
+    done = call("run", tiny, "--device", "cpu", "--out", out, "--resume")
+    assert done.code == 0
+    assert "1 case timed again beside what runs again, so that their latencies have a ratio: se." in done.err
+    assert done.err.count("[trace") == (1 if cut == "other code" else 0)
+    now = store.load(path).records
+    for key, record in before.items():
+        timing = now[key].timing
+        assert record.timing is not None
+        assert timing is not None
+        assert (timing.block == record.timing.block) is (record.case.block != one.case.block), "the other block stays as it was"
+    blocks = [now[key].timing.block for key, record in before.items() if record.case.block == one.case.block]  # type: ignore[union-attr]
+    assert len(set(blocks)) == 1
+    assert "not timed in the same block" not in done.out
 
 
 def test_a_report_that_cannot_be_written_costs_nobody_the_table(call: Call, tiny: Path, out: Path) -> None:  # noqa: F811
