@@ -34,6 +34,7 @@ from attnprof.execute.private import private
 from attnprof.profiling.measuring import device, gpu, measure, peak
 from attnprof.profiling.measuring.prepare import InvalidOutputError, UnsupportedError
 from attnprof.profiling.measuring.window import Member, flush
+from attnprof.profiling.provenance import Loading
 from attnprof.records import Case, Record, case_from_json, to_json
 
 Say = Callable[[dict[str, Any]], None]
@@ -90,15 +91,19 @@ def _cases(request: Mapping[str, Any]) -> list[Case]:
 
 def _trace(request: Mapping[str, Any], board: Board, say: Say) -> None:
     module, _, name = request["tracer"].partition(":")
-    tracer = getattr(importlib.import_module(module), name)
+    tracer, loading = getattr(importlib.import_module(module), name), Loading()
     for index, case in enumerate(_cases(request)):
+        before = loading.source(case)
+        if loading.edited:
+            return  # what is loaded here is no longer what lies there: the rest gets a fresh process
         board.turn_to(index)
         began = time.perf_counter()
         try:
-            found = _found(tracer(case))
-            say({"event": "traced", "key": case.key, "seconds": time.perf_counter() - began, **found})
+            found, seconds = _found(tracer(case)), time.perf_counter() - began
+            source = loading.loaded(before, case)
+            say({"event": "traced", "key": case.key, "seconds": seconds, "source": source, **found})
         except BaseException as error:  # noqa: BLE001 - SystemExit of a user's module must not end the others' run
-            say({**failure(case, error), "seconds": time.perf_counter() - began})
+            say({**failure(case, error), "seconds": time.perf_counter() - began, "source": loading.loaded(before, case)})
             if _status(error) == "oom":
                 return  # what an exhausted process does next is anybody's guess: the rest gets a fresh one
 
@@ -114,13 +119,15 @@ def _found(noun: Any) -> dict[str, Any]:
 def _calibrate(request: Mapping[str, Any], board: Board, say: Say) -> None:
     from attnprof.profiling.calibrating.calibrate import calibrate_case
 
-    folder = None if request["cache"] is None else Path(request["cache"])
+    folder, loading = None if request["cache"] is None else Path(request["cache"]), Loading()
     for index, case in enumerate(_cases(request)):
         board.turn_to(index)
+        before = loading.source(case)
         try:
             found = to_json(calibrate_case(case, folder, request["memory_bytes"]))
             machine = device.environment(case.device)
-            say({"event": "calibrated", "key": case.key, "calibration": found, "environment": machine})
+            source = loading.loaded(before, case)
+            say({"event": "calibrated", "key": case.key, "calibration": found, "environment": machine, "source": source})
         except BaseException as error:  # noqa: BLE001
             say(failure(case, error))
             if _status(error) == "oom":
@@ -135,8 +142,10 @@ def _measure(request: Mapping[str, Any], board: Board, say: Say) -> None:
     plan = measure.Plan(**request["plan"])
     machine = device.environment(cases[0].device)
     members: list[Member] = []
+    loading, sources = Loading(), {}
     for index, case in enumerate(cases):
         board.turn_to(index)
+        before = loading.source(case)
         try:
             verdict = measure.prepare_member(case, index, plan)
         except UnsupportedError as error:
@@ -147,6 +156,7 @@ def _measure(request: Mapping[str, Any], board: Board, say: Say) -> None:
         else:
             if isinstance(verdict, Member):
                 members.append(verdict)
+                sources[case.key] = loading.loaded(before, case)
             else:
                 say({"event": "failed", "key": case.key, "status": "invalid_output", "detail": verdict})
     board.turn_to(-1)
@@ -159,16 +169,20 @@ def _measure(request: Mapping[str, Any], board: Board, say: Say) -> None:
                     say({"event": "left", "key": outcome.case.key, "detail": outcome.detail, "environment": environment})
                 else:
                     event = {"event": "timed", "key": outcome.case.key, "timing": to_json(outcome.timing)}
-                    say(event | {"environment": environment, "energy_j": outcome.energy_j, "slowed": watched.slowed()})
+                    event |= {"environment": environment, "source": sources[outcome.case.key]}
+                    say(event | {"energy_j": outcome.energy_j, "slowed": watched.slowed()})
         except measure.MemberError as error:
             say(failure(error.case, error.cause))
 
 
 def _memory(request: Mapping[str, Any], board: Board, say: Say) -> None:
+    loading = Loading()
     for index, case in enumerate(_cases(request)):
         board.turn_to(index)
+        before = loading.source(case)
         try:
-            say({"event": "memory", "key": case.key, "memory": to_json(peak.measure_peak(case, request["seed"]))})
+            found = to_json(peak.measure_peak(case, request["seed"]))
+            say({"event": "memory", "key": case.key, "memory": found, "source": loading.loaded(before, case)})
         except BaseException as error:  # noqa: BLE001
             say(failure(case, error))
             return

@@ -16,11 +16,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from attnprof.execute.child import Ending, converse
+from attnprof.execute.forks import Event
 from attnprof.execute.options import Listener, Options, Progress
 from attnprof.execute.predict import Predictor
 from attnprof.execute.replicates import merged
-from attnprof.execute.tracing import child_memory, ended
+from attnprof.execute.tracing import EDITED, also_of, child_memory, ended
 from attnprof.profiling.measuring import gpu
+from attnprof.profiling.provenance import PROVENANCE
 from attnprof.records import NOT_MEASURED_BUDGET, Memory, Record, timing_from_json, to_json
 
 _OVERDUE_S = 2.0  # a child that is so late with its own deadline is stuck in one pass
@@ -127,7 +129,7 @@ def _measure_block(group: Sequence[Record], share: tuple[float, float], phase: P
         bounds = (now + (enough - now) / left, now + (deadline - now) / left)
         timed = yield from _time_in_one_process(list(by_key.values()), bounds, phase, number)
         processes.append(timed)
-        by_key = {record.case.key: by_key[record.case.key] for record in timed}
+        by_key = {record.case.key: also_of(by_key[record.case.key], _source(record)) for record in timed}
     yield from list(_weigh(merged(processes), deadline, phase))  # at once: what is written of a block can be compared
 
 
@@ -206,6 +208,7 @@ def _time_once(members: list[Record], bounds: tuple[float, float], phase: Phase,
         if item["event"] == "timed":
             timing = timing_from_json(item["timing"])
             timed = replace(record, timing=timing, energy_j=item["energy_j"], environment=environment)
+            timed = _of_what_was_loaded(timed, item, phase)
             attempt.timed.append(phase.finish(timed, number))
             attempt.slowed = attempt.slowed or bool(item.get("slowed"))
         elif item["event"] == "left":
@@ -213,6 +216,19 @@ def _time_once(members: list[Record], bounds: tuple[float, float], phase: Phase,
         else:
             attempt.final.append(replace(record, status=item["status"], detail=item["detail"]))
     return attempt
+
+
+def _of_what_was_loaded(record: Record, item: Event, phase: Phase) -> Record:
+    """The record of a child's answer; said, where its file is no longer the one that was counted."""
+    found = also_of(record, item.get("source"))
+    if found is not record:
+        phase.listener(Progress("warning", text=f"{record.case.label} {EDITED}"))
+    return found
+
+
+def _source(record: Record) -> str | None:
+    source: str | None = record.environment.get(PROVENANCE, {}).get("source")
+    return source
 
 
 def _converse(request: dict[str, Any], members: list[Record], deadline: float, phase: Phase) -> Iterator[Any]:
@@ -241,7 +257,7 @@ def _weigh(timed: list[Record], deadline: float, phase: Phase) -> Iterator[Recor
             if not isinstance(item, Ending):
                 record = waiting.pop(item["key"])
                 if item["event"] == "memory":
-                    yield replace(record, memory=Memory(**item["memory"]))
+                    yield _of_what_was_loaded(replace(record, memory=Memory(**item["memory"])), item, phase)
                 else:
                     yield replace(record, status=item["status"], detail=f"in the memory pass: {item['detail']}")
             elif item.kind in ("died", "timeout", "lost"):

@@ -9,7 +9,7 @@ from typing import Any
 
 from attnprof.execute.child import Ending, converse
 from attnprof.execute.options import Listener, Options, Progress
-from attnprof.execute.tracing import child_memory
+from attnprof.execute.tracing import also_of, child_memory
 from attnprof.profiling.calibrating.cache import cache_folder
 from attnprof.records import NOT_CALIBRATED, Case, Memory, Record, to_json
 
@@ -24,12 +24,13 @@ class Calibrated:
     reason: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
+    source: str | None = None  # the hash of what was loaded
 
     def added_to(self, record: Record) -> Record:
         """The record with the peak, or with a line that says why it is missing."""
         environment = {**self.environment, **record.environment}
         if self.memory is not None:
-            return replace(record, calibrated=self.memory, environment=environment)
+            return also_of(replace(record, calibrated=self.memory, environment=environment), self.source)
         detail = "\n".join(filter(None, (record.detail, f"{NOT_CALIBRATED}: {self.reason}")))
         return replace(record, detail=detail)
 
@@ -81,5 +82,5 @@ def calibrated_record(record: Record, device: str, options: Options | None = Non
 def _answer(event: Mapping[str, Any]) -> Calibrated:
     if event["event"] == "calibrated":
         facts = dict(event["calibration"])
-        return Calibrated(Memory(**facts.pop("memory")), facts=facts, environment=event["environment"])
+        return Calibrated(Memory(**facts.pop("memory")), "", facts, event["environment"], event.get("source"))
     return Calibrated(None, event["detail"])

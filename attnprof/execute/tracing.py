@@ -13,9 +13,10 @@ from attnprof.execute.child import Ending, Task, converse_each, last_lines
 from attnprof.execute.expected import Expected
 from attnprof.execute.options import Listener, Options, Progress
 from attnprof.profiling.measuring.device import available_bytes
-from attnprof.profiling.provenance import PROVENANCE, provenance
+from attnprof.profiling.provenance import PROVENANCE, both, is_of_two, provenance
 from attnprof.records import Case, Record, counts_from_json, timeline_from_json, to_json
 
+EDITED = "was edited while it ran: --resume runs the rows of two versions again"
 _FRUITLESS = 2  # children that may end before their first case
 _LEAST_S = 3.0  # a chunk that takes less is not worth a child of its own: see _MOST
 _PARTS = 2  # of the share of what is left that a child gets at once: the last chunks are small
@@ -30,6 +31,7 @@ def trace_all(cases: Sequence[Case], options: Options, listener: Listener) -> It
     What finds no memory beside others is tried once more alone: how many children there are changes no result.
     """
     todo, jobs, done = {case.key: case for case in cases}, jobs_of(options), 0
+    edited: set[str] = set()
     total = len(todo)
     while todo:
         phase = _Phase(todo, options, jobs)
@@ -40,7 +42,11 @@ def trace_all(cases: Sequence[Case], options: Options, listener: Listener) -> It
                 continue
             done += 1
             listener(Progress("trace", done, total, record.case, left_s=phase.left_s(done)))
-            yield with_provenance(record)
+            made = record if PROVENANCE in record.environment else with_provenance(record)
+            if is_of_two(made.environment[PROVENANCE]["source"]) and made.case.mechanism not in edited:
+                edited.add(made.case.mechanism)
+                listener(Progress("warning", text=f"{made.case.label} {EDITED}"))
+            yield made
         jobs = 1
 
 
@@ -126,8 +132,10 @@ def _answer(case: Case, event: Mapping[str, Any]) -> Record:
     if event["event"] == "traced":
         counts, timeline = counts_from_json(event["counts"]), event.get("memory_timeline")
         found = timeline_from_json(timeline, len(counts.ops)) if timeline is not None else None
-        return Record(case, counts=counts, memory_timeline=found)
-    return Record(case, status=event["status"], detail=event["detail"])
+        record = Record(case, counts=counts, memory_timeline=found)
+    else:
+        record = Record(case, status=event["status"], detail=event["detail"])
+    return with_provenance(record, event.get("source"))
 
 
 def child_memory(options: Options, children: int = 1) -> int:
@@ -135,10 +143,19 @@ def child_memory(options: Options, children: int = 1) -> int:
     return options.memory_bytes or int(0.9 * available_bytes() / children)
 
 
-def with_provenance(record: Record) -> Record:
-    """The record with what its numbers come from in its environment."""
-    environment = {**record.environment, PROVENANCE: provenance(record.case)}
+def with_provenance(record: Record, source: str | None = None) -> Record:
+    """The record with what its numbers come from in its environment; `source`: as the child said that loaded it."""
+    environment = {**record.environment, PROVENANCE: provenance(record.case, source)}
     return Record(**{**vars(record), "environment": environment})
+
+
+def also_of(record: Record, source: str | None) -> Record:
+    """A counted record with numbers of a source that was loaded since: where that is another one, its `source` says both."""
+    made = record.environment.get(PROVENANCE)
+    if made is None or source is None or both(made["source"], source) == made["source"]:
+        return record
+    made = {**made, "source": both(made["source"], source)}
+    return Record(**{**vars(record), "environment": {**record.environment, PROVENANCE: made}})
 
 
 def ended(record: Record, ending: Ending, bound_s: float) -> Record:

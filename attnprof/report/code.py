@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from attnprof.profiling.provenance import CODE, PROVENANCE
+from attnprof.profiling.provenance import CODE, PROVENANCE, is_of_two
 from attnprof.records import Record
 from attnprof.report.text import clean
 
@@ -29,4 +29,6 @@ def _mixed(records: Iterable[Record]) -> Sequence[str]:
             made = record.environment.get(PROVENANCE, {})
             host = None if record.case.host is None else record.case.host.host
             found.setdefault((record.case.mechanism, host), set()).add(tuple(str(made.get(name)) for name in CODE))
-    return list(dict.fromkeys(mechanism for (mechanism, _), codes in found.items() if len(codes) > 1))
+    return list(
+        dict.fromkeys(mechanism for (mechanism, _), codes in found.items() if len(codes) > 1 or is_of_two(next(iter(codes))[0]))
+    )
