@@ -116,6 +116,30 @@ def test_what_is_timed_again_is_timed_beside_its_block(call: Call, tiny: Path, o
     assert "not timed in the same block" not in done.out
 
 
+def test_an_edited_helper_is_noticed(
+    call: Call,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("mine.py").write_text("from its_own_helper import layer as Mine\n")
+    helper = "from torch import nn\n\n\ndef layer(c):\n    return nn.Conv2d(c, c, 1)\n"
+    Path("its_own_helper.py").write_text(helper)
+    Path("s.yaml").write_text(
+        "name: s\ninput: {channels: 8, hw: 9x9}\nmechanisms: [{import: 'mine.py:Mine', as: mine}]\nmetrics: [params]\n"
+        "modes: [inference]\n"
+    )
+    wanted = ("run", "s.yaml", "--allow-import", "mine.py:*", "--out", "o", "--device", "none", "--resume")
+    assert call(*wanted).code == 0
+    assert "(1 of 1 cases are there)" in call(*wanted).err
+    Path("its_own_helper.py").write_text(helper.replace("c, 1", "c, 3"))
+    assert "1 case of other code than now" in call(*wanted).err
+    (record,) = store.load(Path("o/s.jsonl")).records.values()
+    assert record.counts is not None
+    assert record.counts.params == 8 * 8 * 9 + 8
+
+
 def test_a_report_that_cannot_be_written_costs_nobody_the_table(call: Call, tiny: Path, out: Path) -> None:  # noqa: F811
     (out / "tiny.md").unlink()
     (out / "tiny.md").mkdir()

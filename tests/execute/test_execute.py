@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,11 +15,12 @@ from typing import Any
 
 import pytest
 
+from attnprof import store
 from attnprof.errors import AttnprofError, UsageError
 from attnprof.execute import Calibrated, Counted, Options, Progress, blocks, forks, resolve_device, run_cases
 from attnprof.execute import child as children
 from attnprof.execute.run import Phases
-from attnprof.profiling.provenance import PROVENANCE
+from attnprof.profiling.provenance import PROVENANCE, provenance, source_hash
 from attnprof.records import NOT_MEASURED_BUDGET, NOT_MEASURED_MEMORY, Case, Counts, Memory, Record, Shape, to_json
 
 FAULTY = str(Path(__file__).parents[1] / "faulty.py")
@@ -355,3 +357,90 @@ def _alive(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+EDITED = """
+import time
+from pathlib import Path
+
+from torch import nn
+
+from its_helper import KERNEL
+
+MORE = 0
+
+
+class Mine(nn.Module):
+    def __init__(self, c, n=0):
+        super().__init__()
+        self.conv = nn.Conv2d(c, c, KERNEL + MORE, padding=(KERNEL + MORE) // 2)
+        here = Path(__file__)
+        if n == 1:
+            here.with_name("loaded").touch()
+            while not here.with_name("edited").exists():
+                time.sleep(0.01)
+
+    def forward(self, x):
+        return self.conv(x)
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "its_helper.py").write_text("KERNEL = 1\n")
+    (tmp_path / "mine.py").write_text(EDITED)
+    for file in tmp_path.iterdir():  # Python takes the compiled file of one that changed in the same second, in the same size
+        os.utime(file, (1e9, 1e9))
+    return tmp_path / "mine.py"
+
+
+def _edit(mine: Path, name: str) -> None:
+    file = mine.with_name(name)
+    file.write_text(file.read_text().replace("KERNEL = 1", "KERNEL = 3").replace("MORE = 0", "MORE = 2"))
+    mine.with_name("edited").touch()
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("name", ["mine.py", "its_helper.py"])
+def test_counts_stand_under_the_hash_of_what_was_counted(mine: Path, name: str) -> None:
+    """Edited while the second of three is counted: the first is of the old, the third of the new, the second of neither."""
+
+    def edit() -> None:
+        while not mine.with_name("loaded").exists():
+            time.sleep(0.01)
+        _edit(mine, name)
+
+    cases = [Case(f"{mine}:Mine", f"mine{n}", {"n": n}, Shape(1, 8, 8, 8)) for n in range(3)]
+    old = source_hash(f"{mine}:Mine")
+    editor = threading.Thread(target=edit)
+    editor.start()
+    said: list[Progress] = []
+    records = {record.case.label: record for record in run_cases(cases, Options(jobs=1, timeout_s=30.0), said.append)}
+    editor.join()
+    new = source_hash(f"{mine}:Mine")
+    found = [records[case.label].environment[PROVENANCE]["source"] for case in cases]
+    assert old != new
+    assert found[0] == old
+    assert found[1] not in (old, new)
+    assert found[2] == new
+    assert [record.counts.params for record in records.values() if record.counts] == [72, 72, 584]
+    assert any("edited while it ran" in step.text for step in said)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("name", ["mine.py", "its_helper.py"])
+@pytest.mark.parametrize("calibrate", [False, True])
+def test_timings_of_an_edited_file_are_not_those_of_what_was_counted(mine: Path, name: str, calibrate: bool) -> None:
+    asked = Case(f"{mine}:Mine", "mine", {"n": 0}, Shape(1, 8, 8, 8), device="cpu", settings={"cache": "warm"})
+    old, said = source_hash(asked.mechanism), list[Progress]()
+    options = Options(budget_s=0.1, timeout_s=30.0, jobs=1, replicates=2, calibrate=calibrate)
+    counted = Counted(keep=lambda _: _edit(mine, name))
+    (record,) = run_cases([asked], options, said.append, counted)
+    assert is_measured(record), record.detail
+    assert record.environment[PROVENANCE]["source"] not in (old, source_hash(asked.mechanism))
+    stored = store.Stored(records={asked.key: record})
+    now = provenance(asked)
+    assert store.reusable(stored, asked, now) is None
+    assert store.counted(stored, asked, now) is None
+    assert any("edited while it ran" in step.text for step in said)
