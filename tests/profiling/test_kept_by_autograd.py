@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,6 +68,77 @@ def test_what_outputs_hold_is_not_kept_by_autograd(kind: str, kept: int, batch: 
     assert saved_bytes(module, [x]) == wanted
     assert trace_module(module, [x], "training").activation_bytes == wanted
     assert count_real(module, [x], "training").activation_bytes == wanted
+
+
+class Stored(nn.Module):
+    """Attention that keeps what it computes on itself."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.linear, self.kind, self.features, self.helper = nn.Linear(8, 8), kind, list[Tensor](), SimpleNamespace()
+        self.register_buffer("last", torch.zeros(2, 5, 5), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.linear(x)
+        logits = q @ q.transpose(-1, -2)
+        weights = logits.softmax(-1)
+        if self.kind == "logits":
+            self.logits = logits.detach()
+        elif self.kind == "logits with their graph":
+            self.logits = logits
+        elif self.kind == "view of logits":
+            self.logits = logits[..., :2].detach()
+        elif self.kind == "buffer":
+            self.last = logits.detach()
+        elif self.kind == "list":
+            self.features.append(logits.detach())
+        elif self.kind == "helper":
+            self.helper.kept = {"logits": (logits.detach(), logits)}
+        elif self.kind == "weights":
+            self.weights = weights
+        elif self.kind == "list of weights":
+            self.features.append(weights.detach())
+        return weights @ q
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "nothing",
+        "logits",
+        "logits with their graph",
+        "view of logits",
+        "buffer",
+        "list",
+        "helper",
+        "weights",
+        "list of weights",
+    ],
+)
+def test_what_the_module_alone_holds_is_not_kept_by_autograd(kind: str) -> None:
+    x = torch.randn(2, 5, 8, requires_grad=True)
+    wanted = 4 * (2 * 5 * 8 + 2 * 5 * 5)  # q and the weights, which the softmax saves
+    assert saved_bytes(Stored(kind), [x]) == wanted
+    assert trace_module(Stored(kind), [x], "training").activation_bytes == wanted
+    assert count_real(Stored(kind), [x], "training").activation_bytes == wanted
+
+
+def test_what_a_node_saved_stays_whoever_holds_it_too() -> None:
+    class Both(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            h = x * 2
+            self.square, self.sum = h.square(), h.detach()  # h is saved by the square of it, which the module alone holds
+            return h.sum()
+
+    x = torch.randn(3, 8, requires_grad=True)
+    assert saved_bytes(Both(), [x]) == trace_module(Both(), [x], "training").activation_bytes == 4 * x.numel()
+
+
+def test_a_sparse_tensor_on_the_module_is_let_be() -> None:
+    module: Any = Stored("logits")
+    module.table = torch.eye(4).to_sparse()
+    x = torch.randn(2, 5, 8, requires_grad=True)
+    assert trace_module(module, [x], "training").activation_bytes == 4 * (2 * 5 * 8 + 2 * 5 * 5)
 
 
 @pytest.mark.parametrize("name", catalogue.NAMES)

@@ -1,4 +1,4 @@
-"""What autograd keeps of a forward pass, told from what only its outputs hold, by the references to tensors and storages."""
+"""What autograd keeps of a forward pass, told from what only its outputs or the module hold, by the references to tensors and storages."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import Tensor
 
 def only_outputs_bytes(outputs: Sequence[Tensor], counts: Callable[[Tensor], bool]) -> int:
     """Bytes of the storages that nothing but outputs holds: no node of the graph has saved one, or what it is a view of.
+
+    An output is what Python alone holds: what the module returns, and what it keeps on itself.
 
     `counts` says of a tensor whether its storage is among those that are summed up (it is no parameter, buffer or input).
     """

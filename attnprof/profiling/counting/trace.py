@@ -229,7 +229,10 @@ class _Pass:
         roots = [tensor for tensor in roots if tensor.requires_grad]
         if not roots:
             raise UntraceableError("no output depends on the inputs or parameters: there is nothing to train.")
-        kept = tracer.ledger.live_bytes - autograd.only_outputs_bytes((*tensors_of(outputs), *roots), tracer.ledger.knows)
+        held = [tensor for tensor in built.tensors_held(module) if tensor.layout is torch.strided]
+        results = (*tensors_of(outputs), *roots, *held)
+        kept = tracer.ledger.live_bytes - autograd.only_outputs_bytes(results, tracer.ledger.knows)
+        del held, results
         tracer.phase, tracer.module = "backward", ""
         tracer.counting = False
         gradients = [torch.empty_like(root) for root in roots]
