@@ -1,4 +1,4 @@
-"""What autograd keeps of a forward pass, told from what only its outputs or the module hold, by the references to tensors and storages."""
+"""What autograd keeps of a pass, told from what only outputs or the module hold, by references to tensors and storages."""
 
 from __future__ import annotations
 

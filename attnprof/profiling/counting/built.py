@@ -80,12 +80,17 @@ def _registered(part: nn.Module) -> tuple[dict[str, Any], ...]:
 
 
 def _kinds(part: nn.Module) -> Kinds:
-    return [(tensor.shape, tensor.dtype) for tensor in _inside(part)]
+    return [(tensor.shape, tensor.dtype) for tensor in _inside(part)] if _attributes(part) else []
+
+
+def _attributes(part: nn.Module) -> list[Any]:
+    """The values of the attributes that may hold a tensor."""
+    return [value for name, value in part.__dict__.items() if type(value) not in _FLAT and name not in _TORCHS_OWN]
 
 
 def _inside(part: nn.Module) -> Iterator[Tensor]:
     """The tensors in the attributes of one submodule, in containers and plain objects too; none of their own code is run."""
-    level = [[value for name, value in part.__dict__.items() if type(value) not in _FLAT and name not in _TORCHS_OWN]]
+    level = [_attributes(part)]
     seen, left = set[int](), _MOST_ITEMS
     for _ in range(_DEPTH):
         below: list[list[Any]] = []
