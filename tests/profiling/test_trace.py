@@ -558,6 +558,23 @@ def test_a_fold_that_does_not_fit_is_refused_in_torchs_words() -> None:
         trace_module(nn.Fold((7, 13), 3, padding=1), [torch.randn(2, 72, 90)])
 
 
+class SafeSoftmax(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch._safe_softmax(x, -1)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("size", [(1, 2, 128, 256), (7,), ()], ids=str)
+def test_what_a_safe_softmax_holds_inside_is_in_the_peak(size: tuple[int, ...], mode: str) -> None:
+    x = torch.randn(size, requires_grad=mode == "training")
+    real, traced = real_and_traced(SafeSoftmax(), [x], mode)
+    assert numbers(traced) == numbers(real)
+    assert traced.peak_bytes == observe(SafeSoftmax(), [x], None, training=mode == "training")[0]
+    if mode == "inference":
+        assert traced.peak_bytes == 5 * x.numel() + x.numel() // (size[-1] if size else 1) + 4
+        assert traced.activation_bytes == 4 * x.numel()
+
+
 class BuiltOnFirstUse(nn.Module):
     """A parameter, a buffer, a layer and a plain attribute for the size that comes."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -30,6 +31,7 @@ class Ledger:
         self.temporaries: list[tuple[int, int]] = []
         self._alive: dict[int, _StorageRef | None] = {}
         self.live_bytes = 0
+        self.passing_bytes = 0
         self.end = 0
 
     def reside(self, tensor: Tensor) -> int:
@@ -93,6 +95,14 @@ class Ledger:
     def close(self) -> None:
         """The pass is over: what is alive now are its results, and what dies later is the caller's doing."""
         self.end = len(self.events)
+
+    def passing(self, tensor: Tensor, sizes: Sequence[int], op: str, module: str, phase: str) -> None:
+        """Book what an op makes after its output and drops before it returns, on every device."""
+        first = len(self.sizes)
+        self.sizes += sizes
+        self.makers += [Maker(op, module, phase, tuple(tensor.shape))] * len(sizes)
+        self.events += [*range(first, len(self.sizes)), *(-block for block in range(first, len(self.sizes)))]
+        self.passing_bytes += sum(sizes)
 
     def temporary(self, size: int) -> None:
         """Book scratch that a CUDA kernel holds while the op just booked runs."""

@@ -214,7 +214,7 @@ class _Pass:
             else:
                 with torch.no_grad():
                     outputs = module(*inputs)
-                kept = sum(tracer.ledger.sizes)
+                kept = sum(tracer.ledger.sizes) - tracer.ledger.passing_bytes
                 tracer.ledger.close()
                 del outputs
             tracer.counting = False

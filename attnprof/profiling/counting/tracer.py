@@ -52,6 +52,7 @@ class _Entry:
         "maker",
         "name",
         "out",
+        "passing",
         "rule",
         "scratch",
         "tensors",
@@ -61,6 +62,7 @@ class _Entry:
 
     def __init__(self, func: Any) -> None:
         self.name = func._schema.name.removeprefix("aten::")
+        self.passing = _PASSING.get(self.name)
         self.rule = flops.rule_for(func)
         self.view = flops.moves_no_data(func)
         self.in_place = outputs.returns_self(func)
@@ -76,6 +78,15 @@ class _Entry:
         self.scratch = temporaries.size_for(self.name)
 
 
+def _of_safe_softmax(args: tuple[Any, ...], out: Tensor) -> tuple[int, ...]:
+    """Where the input is -inf, which rows are so throughout, the zero that they become (native/SoftMax.cpp)."""
+    if not out.dim():
+        return out.numel(), 1, out.element_size()
+    return out.numel(), out.numel() // max(out.shape[args[1]], 1), out.element_size()
+
+
+# Ops made of others below autograd, whose inner tensors no mode sees: the bytes of those, as (args, out) say.
+_PASSING: dict[str, Callable[[tuple[Any, ...], Any], tuple[int, ...]]] = {"_safe_softmax": _of_safe_softmax}
 _ENTRIES: dict[Any, _Entry] = {}
 _registry = 0
 
@@ -239,6 +250,8 @@ class Tracer(TorchDispatchMode):
             moved = 0
         elif entry.bytes is not None:
             moved = entry.bytes(args, kwargs, out)
+        if entry.passing is not None:
+            self.ledger.passing(out, [size for size in entry.passing(args, out) if size], entry.name, module, self.phase)
         if entry.scratch is not None:
             sizes = entry.scratch(args, out)
             for size in (sizes,) if isinstance(sizes, int) else sizes:
