@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from attnprof import mechanisms
 from attnprof.errors import AttnprofError
+from attnprof.profiling.holders import contents_kept
 from attnprof.records import Case, Mechanism, TensorSpec
 
 _TORCHS_OWN = frozenset(nn.Module().__dict__)  # _parameters, _modules, the hooks ...
@@ -118,7 +119,8 @@ def attributes_kept(module: nn.Module) -> Iterator[None]:
         for held in (part.__dict__, part._buffers, part._parameters, part._modules)
     ]
     try:
-        yield
+        with contents_kept(module):
+            yield
     finally:
         for held, before in saved:
             held.clear()
@@ -164,7 +166,8 @@ def swapped(module: nn.Module, replace: Callable[[Tensor], Tensor]) -> Iterator[
                     part.__dict__[name] = {key: swap(tensor) for key, tensor in value.items()}
                 elif isinstance(value, (Tensor, list, tuple, dict)) and not name.startswith("_forward") and "hooks" not in name:
                     part.__dict__[name] = swap(value)
-        yield
+        with contents_kept(module):
+            yield
     finally:
         for inside, name, tensor in compiled:
             inside.setattr(name, tensor)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from attnprof.profiling.counting import built
 from attnprof.profiling.counting.trace import count_real, trace_module
+from attnprof.profiling.holders import contents_kept
 from attnprof.records import Counts
 
 WAYS: dict[str, Callable[[Any, Tensor], object]] = {
@@ -156,6 +157,9 @@ def test_no_code_of_what_a_module_holds_is_run() -> None:
     object.__setattr__(items[0], "kept_too", torch.zeros(2))
     assert built.has_grown(module, before)
     assert len(list(built.tensors_held(module))) == 1
+    with contents_kept(module):
+        items.append(1)
+    assert items[-1] is items
 
 
 def test_layers_in_a_plain_list_are_traced_as_before() -> None:
@@ -169,3 +173,44 @@ def test_layers_in_a_plain_list_are_traced_as_before() -> None:
 
     assert passes_counted(Plain()) == 1
     assert trace_module(Plain(), [torch.randn(3, 8)]).macs == 3 * 8 * 8
+
+
+class Keeps(nn.Module):
+    """Makes a mask on first use and keeps it, each kind in a place of its own; it may have no parameter at all."""
+
+    def __init__(self, where: str, weighs: bool) -> None:
+        super().__init__()
+        self.where, self.mix = where, nn.Conv2d(4, 4, 1) if weighs else nn.Identity()
+        self.by_shape: dict[Any, Tensor] = {}
+        self.ordered: OrderedDict[Any, Tensor] = OrderedDict(first=torch.ones(()))
+        self.listed: list[Tensor] = []
+        self.nested: dict[str, Any] = {"a": ({"b": deque[Tensor]()}, 1)}
+        self.helper = SimpleNamespace(kept=None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.where == "dict":
+            return self.mix(x) * self.by_shape.setdefault(x.shape, torch.ones_like(x))
+        if self.where == "ordered":
+            return self.mix(x) * self.ordered.setdefault("then", torch.ones_like(x))
+        if self.where == "helper":
+            self.helper.kept = torch.ones_like(x) if self.helper.kept is None else self.helper.kept
+            return self.mix(x) * self.helper.kept
+        held = self.listed if self.where == "list" else self.nested["a"][0]["b"]
+        if not held:
+            held.append(torch.ones_like(x))
+        return self.mix(x) * held[0]
+
+
+@pytest.mark.parametrize("weighs", [False, True])
+@pytest.mark.parametrize("where", ["dict", "ordered", "helper", "list", "nested"])
+def test_nothing_of_a_trace_stays_where_a_module_keeps_things(where: str, weighs: bool) -> None:
+    module, x = Keeps(where, weighs), torch.randn(1, 4, 3, 3)
+    for mode in ("inference", "training"):
+        trace_module(module, [x], mode)
+    assert (module.by_shape, module.listed, module.helper.kept) == ({}, [], None)
+    assert list(module.ordered) == ["first"]
+    assert not module.nested["a"][0]["b"]
+    assert torch.isfinite(module(x)).all(), "and it runs"
+    kept = trace_module(module, [x], "inference")
+    assert torch.isfinite(module(x)).all(), "with what it has built itself in its place"
+    assert kept.params == (20 if weighs else 0)
