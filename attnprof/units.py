@@ -26,7 +26,7 @@ def format_count(value: float) -> str:
         if abs(float(f"{value:.3e}")) >= factor:  # rounded first: 999,999,999 is 1.000 G
             prefix, scale = candidate, factor
     if scale == 1:
-        return f"{value:.0f}" if value == int(value) else f"{value:.4g}"
+        return f"{value:.0f}" if math.isfinite(value) and value == int(value) else f"{value:.4g}"
     return f"{_digits(value / scale, 4)} {prefix}"
 
 

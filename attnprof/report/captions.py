@@ -106,7 +106,8 @@ def _sampled(records: Sequence[Record], table: Table, look: Look) -> list[str]:
 def _caches(records: Sequence[Record]) -> list[str]:
     """Whether caches were flushed before each timed pass, where the records know."""
     timed = [record for record in records if record.timing is not None and "flush_bytes" in record.environment]
-    found = sorted({int(record.environment["flush_bytes"]) for record in timed})
+    sizes = [record.environment["flush_bytes"] for record in timed]
+    found = sorted({size for size in sizes if isinstance(size, int) and size >= 0})
     if not found:
         return []
     cold = [f"cold, {size / 2**20:g} MiB written before each pass" for size in found if size]

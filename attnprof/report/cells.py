@@ -31,12 +31,12 @@ def decimals(readings: Sequence[Reading], divisor: float) -> int:
     wanted = []
     for reading in readings:
         value = abs(reading.value) / divisor
-        if value == 0:
+        if value == 0 or not math.isfinite(value):
             continue
         whole = math.floor(math.log10(value)) + 1
-        half, significant = half_width(reading), 3
-        if half:
-            significant = min(max(math.floor(1 - math.log10(half / divisor)) + whole, 2), 4)
+        half, significant = (half_width(reading) or 0) / divisor, 3
+        if 0 < half < math.inf:
+            significant = min(max(math.floor(1 - math.log10(half)) + whole, 2), 4)
         wanted.append(min(max(significant - whole, 0), _MOST_DECIMALS))
     return sorted(wanted)[(len(wanted) - 1) // 2] if wanted else 0
 
@@ -44,10 +44,12 @@ def decimals(readings: Sequence[Reading], divisor: float) -> int:
 def number(value: float, places: int) -> str:
     """`value` >= 0 with `places` decimals, none from a thousand on, two significant digits where that would leave fewer.
 
-    An exact zero is '0'; what is smaller than a thousandth is '<0.001'.
+    An exact zero is '0'; what is smaller than a thousandth is '<0.001'; what is no number, or has no end, reads so.
     """
     if value == 0:
         return "0"
+    if not math.isfinite(value):
+        return str(value)
     if value < _SMALLEST:
         return f"<{_SMALLEST}"
     if float(f"{value:.{places}f}") >= 1000:

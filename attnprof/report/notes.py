@@ -169,7 +169,8 @@ def _apart(records: Sequence[Record], baseline: str) -> list[str]:
         ratio = None if base is None else ratio_of(record, base, METRICS["latency"])
         if base is None or ratio is None or ratio.low is None or ratio.high is None or not record.timing or not base.timing:
             continue
-        if not ratio.low <= record.timing.median_s / base.timing.median_s <= ratio.high:
+        median = base.timing.median_s
+        if median > 0 and not ratio.low <= record.timing.median_s / median <= ratio.high:
             labels.append(record.case.label)
     if not labels:
         return []

@@ -7,6 +7,7 @@ compared over devices.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -77,7 +78,10 @@ Samples = tuple[float, ...]
 
 
 def paired(first: Record, second: Record) -> tuple[tuple[Samples, Samples], ...]:
-    """Latencies of the two in rounds of one block in which both were timed, for each process that has any; () where none."""
+    """Latencies of the two in rounds of one block in which both were timed, for each process that has any; () where none.
+
+    A latency that is not above zero, or has no end, is no half of a pair.
+    """
     a, b = first.timing, second.timing
     if a is None or b is None or not a.block or a.block != b.block or device_of(first) != device_of(second):
         return ()
@@ -85,10 +89,14 @@ def paired(first: Record, second: Record) -> tuple[tuple[Samples, Samples], ...]
     out = []
     for process in sorted(left.keys() & right.keys()):
         own, other = left[process], right[process]
-        shared = sorted(own.keys() & other.keys())
+        shared = sorted(number for number in own.keys() & other.keys() if _timed(own[number]) and _timed(other[number]))
         if shared:
             out.append((tuple(own[number] for number in shared), tuple(other[number] for number in shared)))
     return tuple(out)
+
+
+def _timed(latency: float) -> bool:
+    return 0 < latency < math.inf
 
 
 @lru_cache(maxsize=4096)

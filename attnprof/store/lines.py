@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
 
@@ -20,6 +21,10 @@ from attnprof.records.plain import whole_characters
 
 T = TypeVar("T")
 START = b'{"schema":'  # of every line that attnprof writes
+_SHORTEST_S, _LONGEST_S = 1e-12, 1e9  # of a latency
+_MOST = 10**40  # of a count: above the product of two numbers of 64 bits
+_MOST_J = 1e15
+_COUNTED = tuple(each.name for each in dataclasses.fields(Counts) if each.type == "int")
 
 
 class LineError(Exception):
@@ -173,7 +178,12 @@ def _peeked(line: _PeekedLine) -> Peek:
 
 
 def whole(line: bytes) -> Record:
-    """The record of a line that `peek` took for one. Raises LineError."""
+    """The record of a line that `peek` took for one, with numbers that can be. Raises LineError."""
+    return _possible(typed(line))
+
+
+def typed(line: bytes) -> Record:
+    """The same whatever its numbers are: what tells a store from a foreign file. Raises LineError."""
     record = _decoded(_WHOLE, _WholeLine, line).record
     counts, found = record.counts, record.memory_timeline
     if found is not None:
@@ -194,11 +204,68 @@ def outline(line: bytes) -> Record:
     if found.timing is not None and not _fits(found.timing):
         raise LineError("this line lacks or misnames a field: the samples, rounds and processes of timing do not fit together")
     counts = None if found.counts is None else Counts(**structs.asdict(found.counts))
-    return Record(**{**structs.asdict(found), "counts": counts})
+    return _possible(Record(**{**structs.asdict(found), "counts": counts}))
 
 
 def _fits(timing: Timing) -> bool:
+    if timing.process_of and not timing.rounds:
+        return False
     return all(len(each) in (0, timing.n) for each in (timing.rounds, timing.process_of))
+
+
+def _possible(record: Record) -> Record:
+    """The record, where every number in it can have been counted or measured. Raises LineError."""
+    for what in _impossible(record):
+        raise LineError(f"this line holds a number that cannot be: {what}")
+    return record
+
+
+def _impossible(record: Record) -> Iterator[str]:
+    """Where a record says what nothing counts or measures: no size, less than nothing, no end, not a number."""
+    counts, timing, flushed = record.counts, record.timing, record.environment.get("flush_bytes", 0)
+    if not all(0 < size < _MOST for size in vars(record.case.shape).values()):
+        yield "shape of its case"
+    if counts is not None:
+        yield from (f"{name} of counts" for name in _COUNTED if not 0 <= getattr(counts, name) < _MOST)
+        for name in ("uncounted", "assumed", "math_attention"):
+            if not _possible_sizes(getattr(counts, name).values()):
+                yield f"{name} of counts"
+        if not all(0 <= min(_of(op)) and max(_of(op)) < _MOST for op in counts.ops):
+            yield "ops of counts"
+        if not _possible_sizes(holder.bytes for holder in counts.at_peak):
+            yield "at_peak of counts"
+    if timing is not None and timing.n and not _possible_latencies(timing.latency_s):
+        yield "latency_s of timing"
+    for name, memory in (("memory", record.memory), ("calibrated", record.calibrated)):
+        if memory is not None and not _possible_sizes(_sizes(memory)):
+            yield name
+    if record.energy_j is not None and not 0 <= record.energy_j <= _MOST_J:
+        yield "energy_j"
+    if not isinstance(flushed, int) or not 0 <= flushed < _MOST:
+        yield "flush_bytes of environment"
+    if record.memory_timeline is not None and not _possible_sizes(record.memory_timeline.bytes):
+        yield "bytes of memory_timeline"
+    for opinion in record.crosscheck:
+        finite = math.isfinite(opinion.seconds) and (opinion.error is None or math.isfinite(opinion.error))
+        if not finite or not _possible_sizes(() if opinion.macs is None else (opinion.macs,)):
+            yield "crosscheck"
+
+
+def _possible_sizes(sizes: Iterable[int]) -> bool:
+    return all(0 <= size < _MOST for size in sizes)
+
+
+def _possible_latencies(samples: Sequence[float]) -> bool:
+    """By the extremes and, since a NaN may stand between them, the sum."""
+    return _SHORTEST_S <= min(samples) and max(samples) <= _LONGEST_S and math.isfinite(sum(samples))
+
+
+def _of(op: OpCost) -> tuple[int, ...]:
+    return (op.calls, op.macs, op.flops, op.bytes_moved)
+
+
+def _sizes(memory: Memory) -> list[int]:
+    return [size for size in (memory.peak_bytes, memory.absolute_bytes, memory.scratch_bytes) if size is not None]
 
 
 def _is_text(line: bytes) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from attnprof.errors import UsageError
 from attnprof.records import Record
-from attnprof.store.lines import START, LineError, Peek, Run, outline, peek, whole
+from attnprof.store.lines import START, LineError, Peek, Run, outline, peek, typed, whole
 
 Reader = Callable[[bytes], Record]
 _MOST_SAID = 5
@@ -129,7 +129,7 @@ def load(path: Path) -> Stored:
             try:
                 found = peek(line)
                 if first and isinstance(found, Peek):
-                    whole(line)
+                    typed(line)
             except LineError as error:
                 ended = line.endswith(b"\n")
                 if not ended and error.foreign and (not first or _begins(line)):

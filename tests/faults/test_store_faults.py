@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from attnprof import store
 from attnprof.cli import cli
-from attnprof.errors import UsageError
+from attnprof.errors import AttnprofError, UsageError
 from attnprof.records import Case, Counts, Holder, Memory, OpCost, Opinion, Record, Shape, Timeline, Timing
 from attnprof.store.writer import held, line_of
 
@@ -178,6 +178,59 @@ def test_store_field_of_a_wrong_type(tmp_path: Path, wrong: tuple[str, ...]) -> 
         store.load(path)
 
 
+IMPOSSIBLE = [
+    *(("timing", "latency_s", f"[0.1, {bad}]") for bad in ("NaN", "Infinity", "0.0", "-1.0", "5e-324", "1e308", "1e999")),
+    ("timing", "latency_s", "[0.0, 0.0]"),
+    ("timing", "latency_s", "[NaN, 1.0]"),
+    *(("energy_j", bad) for bad in ("NaN", "-Infinity", "-1", "1e300")),
+    *(("memory", "peak_bytes", bad) for bad in ("-1", "1" + "0" * 400)),
+    ("memory", "absolute_bytes", "-1"),
+    *(("environment", "flush_bytes", bad) for bad in ('"abc"', "NaN", "-1", "1.5", "[]", "null")),
+    *(("counts", name, "-1") for name in ("macs", "peak_bytes")),
+    ("counts", "params", "1" + "0" * 400),
+    ("counts", "uncounted", '{"op":-1}'),
+    ("counts", "ops", '[{"op":"a","module":"","phase":"forward","calls":1,"macs":-1,"flops":1,"bytes_moved":1}]'),
+    ("case", "shape", "batch", "0"),
+]
+
+
+@pytest.mark.parametrize("wrong", IMPOSSIBLE, ids=lambda wrong: "-".join(wrong)[:60])
+@pytest.mark.parametrize("first", [False, True], ids=["", "first"])
+def test_store_number_that_cannot_be(tmp_path: Path, wrong: tuple[str, ...], first: bool) -> None:
+    path = tmp_path / "night.jsonl"
+    run, *lines = written(path).splitlines(keepends=True)
+    line = json.loads(lines[0])
+    home = line["record"]
+    for name in wrong[:-2]:
+        home = home[name]
+    home[wrong[-2]] = "HERE"
+    damaged = json.dumps(line).replace('"HERE"', wrong[-1]).encode() + b"\n"
+    path.write_bytes(b"".join([damaged, run, *lines[1:]] if first else [run, *lines[1:], damaged]))
+    stored = read(path)
+    assert stored is not None
+    found, said = stored.some(stored.records, outlined=True)
+    assert [each.case.label for each in found] == ["told", "line", "out"]
+    assert f"night.jsonl:{1 if first else 5}: this line holds a number that cannot be: " in said[0]
+    assert store.reusable(stored, case("full"), {}) is None
+    code, told = reported(path)
+    assert code == 0, told
+    assert f"night.jsonl:{1 if first else 5}: " in told
+    merged = CliRunner().invoke(cli, ["merge", str(path), "--out", str(tmp_path / "new")])
+    assert merged.exit_code == 0, merged.output
+    clean = store.load(tmp_path / "new" / "night.jsonl")
+    assert clean.warnings == ()
+    assert labels(clean) == ["told", "line", "out"]
+
+
+def reported(path: Path) -> tuple[int, str]:
+    """The exit code of writing a store's tables, and what is said; a defect raises."""
+    command = ["report", str(path), "--all", "--format", "md,csv,json,latex", "--out", str(path.parent / "out")]
+    found = CliRunner().invoke(cli, command, standalone_mode=False)
+    if found.exception is not None and not isinstance(found.exception, (AttnprofError, SystemExit)):
+        raise found.exception
+    return found.exit_code, found.output
+
+
 def test_store_of_an_older_schema(tmp_path: Path) -> None:
     path = tmp_path / "old.jsonl"
     path.write_bytes(SCHEMA_1)
@@ -307,8 +360,9 @@ def _mutated(data: st.DataObject, lines: list[bytes]) -> bytes:
     return b"".join([*lines[:number], line, *lines[number + 1 :]])
 
 
+_NUMBERS = [2**64, -(2**70), 10**400, 0, -1, 0.0, -1.0, 5e-324, 1e308, float("nan"), float("inf"), [0.0, 0.0], [float("nan"), 1.0]]
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from([2**64, -(2**70), 10**400]),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(_NUMBERS),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
@@ -323,6 +377,8 @@ def _survives(folder: Path, data: st.DataObject) -> None:
     path.write_bytes(data.draw(st.binary(max_size=200)) if data.draw(st.integers(0, 9)) == 0 else _mutated(data, lines))
     stored = read(path)
     assert stored is None or len(stored.records) <= len(records()) + 1
+    if stored is not None and data.draw(st.integers(0, 3)) == 0:
+        reported(path)
 
 
 _CALM = [HealthCheck.too_slow, HealthCheck.data_too_large]
