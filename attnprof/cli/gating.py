@@ -103,12 +103,10 @@ def _asked(path: str, options: dict[str, Any]) -> Asked:
     from attnprof.gate.judge import EQUAL, Rules
     from attnprof.gate.run import Asked
     from attnprof.spec import check_import_permission, parse_file
-    from attnprof.spec.imports import check_imported_files
     from attnprof.spec.values import EXACT_METRICS
 
     spec = parse_file(path, options["overrides"])
     check_import_permission(spec, options["allow_import"])
-    check_imported_files(spec)
     tolerances = {**spec.tolerances, **_tolerances(options["tol"])}
     directions = dict.fromkeys(EXACT_METRICS, EQUAL) if options["strict"] else {}
     rules = Rules(tolerances, directions, options["on_missing"] == "fail")

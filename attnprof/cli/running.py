@@ -57,7 +57,6 @@ def run_command(specs: tuple[str, ...], **options: Any) -> int:
     """
     from attnprof import plan, report
     from attnprof.spec import check_import_permission, parse_file
-    from attnprof.spec.imports import check_imported_files
 
     if options["resume"] and options["fresh"]:
         raise UsageError("--resume and --fresh contradict each other.")
@@ -66,7 +65,6 @@ def run_command(specs: tuple[str, ...], **options: Any) -> int:
     _refuse_same_names([spec.name for spec in parsed])
     for spec in parsed:
         check_import_permission(spec, options["allow_import"])
-        check_imported_files(spec)
     if options["shard"]:
         options["shard"] = plan.parse_shard(options["shard"])
     records: list[Record] = []

@@ -63,18 +63,23 @@ def parse_file(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is no text in UTF-8: byte {error.start} is 0x{data[error.start]:02x}.") from None
-    return parse_text(text, str(path), overrides)
+    return parse_text(text, str(path), overrides, files=True)
 
 
 def near_file(path: Path) -> str:
-    """' Did you mean FILE?' of the file beside `path` whose name is most like it; '' where none is."""
-    siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, siblings, n=1)
-    return f" Did you mean {path.parent / near[0]}?" if near else ""
+    """' Did you mean FILE?' of the file beside `path` whose name is most like it, endings aside; '' where none is."""
+    siblings = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+    stems = difflib.get_close_matches(path.stem, {file.stem for file in siblings}, n=1)
+    near = [file for file in siblings if file.stem in stems]
+    near.sort(key=lambda file: file.suffix != path.suffix)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
-def parse_text(text: str, filename: str = "spec", overrides: Sequence[str] = ()) -> Spec:
-    """The Spec of a YAML text; `filename` is what problems are reported under. Raises SpecError with all problems."""
+def parse_text(text: str, filename: str = "spec", overrides: Sequence[str] = (), files: bool = False) -> Spec:
+    """The Spec of a YAML text; `filename` is what problems are reported under. Raises SpecError with all problems.
+
+    files: whether the files that it imports from have to be there, with what it names of them.
+    """
     from attnprof.spec import check, overriding, yaml_loader
 
     if len(text) > MAX_BYTES:
@@ -83,7 +88,7 @@ def parse_text(text: str, filename: str = "spec", overrides: Sequence[str] = ())
     if document.value is None and document.problems:
         _refuse(document.problems)
     overridden, mistakes = overriding.apply(document, overrides)
-    spec, problems = check.check(document, overridden)
+    spec, problems = check.check(document, overridden, files)
     if mistakes or spec is None:
         _refuse([*mistakes, *problems])
     return spec

@@ -22,7 +22,7 @@ from attnprof.spec.entries import arguments_of, baseline_label, check_item, chec
 from attnprof.spec.finding import Finding, from_pydantic, place
 from attnprof.spec.gating import check_claimed_labels, check_gating, to_claims, to_tolerances
 from attnprof.spec.hosting import baseline_of, check_hosts, to_network
-from attnprof.spec.imports import located
+from attnprof.spec.imports import check_imports, located
 from attnprof.spec.model import HostModel, InputModel, ItemModel, MeasureModel, SpecModel, keys_of
 from attnprof.spec.networks import channels_of
 from attnprof.spec.places import labels
@@ -38,8 +38,11 @@ _AXES: tuple[Path, ...] = (
 )
 
 
-def check(document: Document, overridden: dict[Path, str]) -> tuple[Spec | None, list[Problem]]:
-    """The Spec of a document, or its problems in the order of the file; `overridden`: paths that a `--set` wrote."""
+def check(document: Document, overridden: dict[Path, str], files: bool) -> tuple[Spec | None, list[Problem]]:
+    """The Spec of a document, or its problems in the order of the file; `overridden`: paths that a `--set` wrote.
+
+    files: whether imported files are looked into.
+    """
     value = document.value
     model, findings = _modelled(value)
     if isinstance(value, dict):
@@ -51,6 +54,7 @@ def check(document: Document, overridden: dict[Path, str]) -> tuple[Spec | None,
         findings += check_labels(document, value, items)
         findings += check_hosts(value) if value.get("host") is not None else _without_channels(value)
         findings += check_gating(value)
+        findings += check_imports(value, document.file) if files else ()
     spec = None
     if model is not None and not findings:
         spec = _spec(document, model)

@@ -87,7 +87,8 @@ class _Parser:
         check_amounts(made)
         kinds = [self._kind(made.left), self._kind(made.right)]
         if all(kinds) and kinds[0] != kinds[1]:
-            self._fail(f"{kinds[0]} are compared with {kinds[1]}", 0, "bytes have units such as MiB, counts such as M or G")
+            left, right = ("counts" if kind == "count" else kind for kind in kinds)
+            self._fail(f"{left} are compared with {right}", 0, "bytes have units such as MiB, counts such as M or G")
         if found[0].variable and any(kinds):
             self._fail("an order is compared with plain numbers", 0, "such as order(peak_bytes, N) <= 1")
 

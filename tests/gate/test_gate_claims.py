@@ -101,8 +101,8 @@ def test_a_claim_is_read(text: str) -> None:
         ("macs <= 2 macs(se)", 10, "is wanted here, not 'macs'", ""),
         ("order(flops, Q) <= 1", 13, "not in 'Q'", ""),
         ("order(macs, N) <= 1 MACs", 0, "plain numbers", ""),
-        ("macs <= 1GiB", 0, "count are compared with bytes", "MiB"),
-        ("peak_bytes <= 1G", 0, "bytes are compared with count", "MiB"),
+        ("macs <= 1GiB", 0, "counts are compared with bytes", "MiB"),
+        ("peak_bytes <= 1G", 0, "bytes are compared with counts", "MiB"),
         ("macs + peak <= 1", 0, "cannot be added", ""),
         ("macs * macs <= 1", 0, "no amount", ""),
         ("1 < 2", 0, "there is no metric", "params"),
@@ -206,7 +206,7 @@ tol: {{mac: 5%, flops: 5q, peak: +1M, latency: +3, params: 1%, peak_bytes: true}
     told = str(caught.value)
     first = text.splitlines().index("claims:") + 2
     assert f"own.yaml:{first + 1}:18: claims.1: an order is in N, C, B, T, not in 'Q'" in told
-    assert f"own.yaml:{first + 3}:5: claims.3: count are compared with bytes" in told
+    assert f"own.yaml:{first + 3}:5: claims.3: counts are compared with bytes" in told
     for words in (
         "'mac': did you",
         "'5q' is no tolerance",

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from attnprof import spec
 from attnprof.errors import SpecError, UsageError
-from attnprof.spec import yaml_loader
-from attnprof.spec.imports import check_imported_files, located
+from attnprof.spec import near_file, yaml_loader
+from attnprof.spec.imports import located
 from attnprof.spec.scalars import format_scalar, parse_scalar
 
 SPECS = Path(__file__).parents[2] / "specs"
@@ -668,13 +668,79 @@ def test_what_is_written_keeps_its_place_in_labels_patterns_and_baselines(
         UsageError, match=r"specs/own\.yaml:3: '\.\./mine\.py:B' \(mine\.py\) .* --allow-import '\.\./mine\.py:B'"
     ):
         spec.check_import_permission(parsed, ["other.py:*"])
-    check_imported_files(parsed)
     (tmp_path / "mine.py").unlink()
-    lost = spec.parse_text(text, "specs/own.yaml")
     with pytest.raises(
-        UsageError, match=r"own\.yaml:3: '\.\./mine\.py:B': there is no such file: looked for /.*/mine\.py and /"
+        SpecError,
+        match=r"own\.yaml:3:27: mechanisms\.1\.import: '\.\./mine\.py:B': there is no such file\n.*\n.*looked for /.*/mine\.py and /",
     ):
-        check_imported_files(lost)
+        spec.parse_text(text, "specs/own.yaml", files=True)
+
+
+OWN = """
+import os.path as paths
+import torch.nn
+from torch import nn as layers, Tensor
+if True:
+    class InIf: ...
+else:
+    InElse = 1
+try:
+    from a import Tried
+except ImportError:
+    def Failed(): ...
+with open("x") as opened:
+    InWith: int = 2
+Left, (Right, *rest) = 1, (2, 3)
+async def coroutine(): ...
+def function():
+    global Late
+    Late, Inside = 1, 2
+class Outer:
+    class Nested: ...
+"""
+
+
+@pytest.mark.parametrize("name", "paths torch layers Tensor InIf InElse Tried Failed InWith Left Right Late Outer".split())
+def test_a_class_that_the_file_has(tmp_path: Path, name: str) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    spec.parse_text(f"input: {{channels: 8, hw: 8}}\nmechanisms: [{{import: ./mine.py:{name}}}]\n", f"{tmp_path}/a.yaml", files=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("Oter", "did you mean 'Outer'?"), ("Nested", "it has paths, torch, "), ("Inside", ""), ("nn", "")]
+)
+def test_a_class_that_the_file_lacks(tmp_path: Path, name: str, hint: str) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    text = f"input: {{channels: 8, hw: 8}}\nmechanisms:\n  - se\n  - import: ./mine.py:{name}\n  - sse\n"
+    with pytest.raises(SpecError) as error:
+        spec.parse_text(text, f"{tmp_path}/a.yaml", files=True)
+    first, second = error.value.problems
+    assert (first.line, first.column, first.what) == (4, 13, f"mechanisms.1.import: './mine.py' has no '{name}'")
+    assert hint in first.hint
+    assert (second.line, second.column) == (5, 5)
+
+
+@pytest.mark.parametrize(
+    "content", ["from x import *", "def __getattr__(name): ...", "globals()['A'] = 1", "class A(", "\0", "x = '\\d' +"]
+)
+def test_a_file_whose_text_does_not_show_what_it_has(tmp_path: Path, content: str) -> None:
+    (tmp_path / "mine.py").write_text(content)
+    spec.parse_text("input: {channels: 8, hw: 8}\nmechanisms: [{import: ./mine.py:A}]\n", f"{tmp_path}/a.yaml", files=True)
+
+
+def test_an_empty_file_and_a_network_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").touch()
+    text = "input: {batch: 1, hw: 64}\nhost:\n  import: mine.py:Net\n  at: a\nmechanisms: [se]\n"
+    with pytest.raises(SpecError, match=r"a\.yaml:3:11: host\.import: 'mine\.py' has no 'Net'\n.*\n.*it defines nothing"):
+        spec.parse_text(text, f"{tmp_path}/a.yaml", files=True)
+
+
+def test_a_near_file_is_near_by_its_stem(tmp_path: Path) -> None:
+    for name in ("bin.yaml", "survey.yml", "survey.md"):
+        (tmp_path / name).touch()
+    assert near_file(tmp_path / "nope.yaml") == ""
+    assert near_file(tmp_path / "survy.yml") == f" Did you mean {tmp_path}/survey.yml?"
+    assert near_file(tmp_path / "survey.yaml").startswith(f" Did you mean {tmp_path}/survey.")
 
 
 def test_entries_from_the_command_line() -> None:
