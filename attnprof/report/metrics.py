@@ -128,6 +128,10 @@ _BOUNDS: Mapping[str, Callable[[Record], object]] = {  # a number, or the senten
     "unfused": bounds.unfused,
     "bound_ratio": bounds.held_against,
 }
+_OF_THE_MODULE = ("params", "resident_memory")  # whatever its inputs hold
+_OF_OPERATIONS = ("macs", "flops", "unfused")
+_MASKED = "flex_attention with a block mask"  # how profiling/counting/flex.py begins: an assumption on operations alone
+_ONE_RUN = "COUNTED IN ONE RUN on seeded values, since no trace without data was possible: it may depend on them"
 _ALIASES = {
     "activation_bytes": "activation_memory",
     "resident_bytes": "resident_memory",
@@ -160,14 +164,21 @@ def select(names: Iterable[str], records: Iterable[Record]) -> tuple[Metric, ...
 
 
 def caveat(record: Record, wanted: Metric) -> str:
-    """What a count leaves out or takes for granted, in words for its footnote; '' for a whole one."""
-    if wanted.key not in ("macs", "flops") or record.counts is None:
+    """What a count leaves out or takes for granted, in words for its footnote; '' for a whole one.
+
+    What depends on data, memory does as well; what is not counted, and what an assumption on operations is about, are these.
+    """
+    found, operations = record.counts, wanted.key in ("macs", "flops")
+    if found is None or not wanted.traced or wanted.key in _OF_THE_MODULE:
         return ""
     parts = []
-    found = record.counts
-    for ledger, text in ((found.uncounted, "NOT COUNTED, no formula"), (found.assumed, assumption(found))):
+    of_operations = wanted.key in _OF_OPERATIONS
+    assumed = {op: calls for op, calls in found.assumed.items() if of_operations or not op.startswith(_MASKED)}
+    for ledger, text in ((found.uncounted if operations else {}, "NOT COUNTED, no formula"), (assumed, assumption(found))):
         if ledger:
             parts.append(f"{text}: {', '.join(f'{op} {calls}' for op, calls in ledger.items())}")
+    if found.traced_by == "real" and not assumed:
+        parts.append(_ONE_RUN)
     return "; ".join(parts)
 
 

@@ -1,6 +1,7 @@
-"""Which file an `import: file.py:Class` of a spec means, the one beside the spec, else the one in the current folder; what it has.
+"""Which file an `import: file.py:Class` of a spec means, and whether it has that class.
 
-Files are read and never run: what they define is what their text shows.
+It is the file beside the spec, else the one in the current folder. Files are read and never run: what they define is what their
+text shows.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, get_type_hints
 import msgspec
 from msgspec import structs
 
-from attnprof.records import SCHEMA_VERSION, STATUSES, Case, Counts, Record, Timing
+from attnprof.records import SCHEMA_VERSION, STATUSES, Case, Counts, Memory, OpCost, Record, Timing
 from attnprof.records.plain import whole_characters
 
 T = TypeVar("T")
@@ -230,7 +230,7 @@ def _impossible(record: Record) -> Iterator[str]:
         for name in ("uncounted", "assumed", "math_attention"):
             if not _possible_sizes(getattr(counts, name).values()):
                 yield f"{name} of counts"
-        if not all(0 <= min(_of(op)) and max(_of(op)) < _MOST for op in counts.ops):
+        if not all(min(_of(op)) >= 0 and max(_of(op)) < _MOST for op in counts.ops):
             yield "ops of counts"
         if not _possible_sizes(holder.bytes for holder in counts.at_peak):
             yield "at_peak of counts"
@@ -257,7 +257,7 @@ def _possible_sizes(sizes: Iterable[int]) -> bool:
 
 def _possible_latencies(samples: Sequence[float]) -> bool:
     """By the extremes and, since a NaN may stand between them, the sum."""
-    return _SHORTEST_S <= min(samples) and max(samples) <= _LONGEST_S and math.isfinite(sum(samples))
+    return min(samples) >= _SHORTEST_S and max(samples) <= _LONGEST_S and math.isfinite(sum(samples))
 
 
 def _of(op: OpCost) -> tuple[int, ...]:

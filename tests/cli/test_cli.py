@@ -782,7 +782,14 @@ def test_validate_looks_for_the_files_that_a_spec_imports(call: Call, tmp_path: 
     (tmp_path / "own.yaml").write_text("input: {channels: 8, hw: 5x5}\nmechanisms: [se, {import: './mine.py:Mine'}]\n")
     done = call("validate", "own.yaml")
     assert (done.code, done.out) == (2, "")
-    assert "own.yaml:2: './mine.py:Mine': there is no such file: looked for" in done.err
+    assert "own.yaml:2:27: mechanisms.1.import: './mine.py:Mine': there is no such file" in done.err
+    assert "looked for /" in done.err
+    (tmp_path / "mine.py").write_text("class Mime: ...\nraise SystemExit\n")
+    done = call("validate", "own.yaml", "--set", "modes=infer")
+    assert (done.code, done.out) == (2, "")
+    assert "own.yaml:2:27: mechanisms.1.import: './mine.py' has no 'Mine'" in done.err
+    assert "did you mean 'Mime'?" in done.err
+    assert "--set modes" in done.err
 
 
 def test_code_of_ones_own_is_run_only_where_it_is_allowed(call: Call, tmp_path: Path) -> None:
@@ -818,9 +825,13 @@ def test_imports_are_relative_to_the_spec_and_then_to_the_current_folder(call: C
     assert done.code == 2
     assert "specs/up.yaml:3: '../mine.py:Mine' (mine.py) is code of your own" in done.err
     done = call("run", "specs/gone.yaml", "--device", "none", "--allow-import", "*")
-    assert (done.code, len(done.err.splitlines())) == (2, 1)
-    for words in ("specs/gone.yaml:3: '../mins.py:Mine': there is no such file", f"{tmp_path}/mins.py", f"{tmp_path}/mine.py?"):
-        assert words in done.err
+    assert (done.code, len(done.err.splitlines())) == (2, 3)
+    for words in (
+        "specs/gone.yaml:3:23: mechanisms.0.import: '../mins.py:Mine': there is no such file",
+        f"{tmp_path}/mins.py",
+        f"{tmp_path}/mine.py?",
+    ):
+        assert words in done.err, words
     assert str(tmp_path.parent / "mins.py") in done.err
 
 

@@ -360,7 +360,21 @@ def _mutated(data: st.DataObject, lines: list[bytes]) -> bytes:
     return b"".join([*lines[:number], line, *lines[number + 1 :]])
 
 
-_NUMBERS = [2**64, -(2**70), 10**400, 0, -1, 0.0, -1.0, 5e-324, 1e308, float("nan"), float("inf"), [0.0, 0.0], [float("nan"), 1.0]]
+_NUMBERS = [
+    2**64,
+    -(2**70),
+    10**400,
+    0,
+    -1,
+    0.0,
+    -1.0,
+    5e-324,
+    1e308,
+    float("nan"),
+    float("inf"),
+    [0.0, 0.0],
+    [float("nan"), 1.0],
+]
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(_NUMBERS),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

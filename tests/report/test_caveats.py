@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from attnprof import report
+from attnprof.profiling.counting import flex
 from attnprof.records import Case, Counts, Record, Shape
 from attnprof.report import compare, console, json, markdown
 from attnprof.report import csv as tidy
@@ -72,3 +73,40 @@ def test_ratios_in_json_carry_the_caveat() -> None:
     assert json.data([BLIND], "x")["records"][0]["counts"]["uncounted"] == {"sparse_mm": 1}
     (plain, _) = compare.data(compare.comparison(WHOLE, "first", ["macs"]))["ratios"]
     assert plain["reason"] == ""
+
+
+TRACED = [key for key, metric in METRICS.items() if metric.traced and key != "bound"]  # which has no value then
+DRAWN = record("drawn", 10, assumed={"nonzero": 1}, traced_by="real")
+RUN = record("run", 10, traced_by="real")
+MASK = record("mask", 10, assumed={flex.MASKED: 2})
+
+
+@pytest.mark.parametrize(
+    ("marked", "without"),
+    [
+        (GUESSED, {"params", "resident_memory"}),
+        (DRAWN, {"params", "resident_memory"}),
+        (RUN, {"params", "resident_memory"}),
+        (MASK, set(TRACED) - {"macs", "flops", "unfused"}),
+        (BLIND, set(TRACED) - {"macs", "flops"}),
+        (WHOLE[0], set(TRACED)),
+    ],
+    ids=lambda value: value.case.label if isinstance(value, Record) else "",
+)
+def test_which_metrics_depend_on_what(marked: Record, without: set[str]) -> None:
+    assert {key for key in TRACED if not caveat(marked, METRICS[key])} == without
+
+
+def test_memory_that_depends_on_data_says_so_and_is_no_best() -> None:
+    small = record("drawn", 10, assumed={"nonzero": 1}, traced_by="real", peak_bytes=1)
+    whole = [record(each.case.label, 1, peak_bytes=9 + i) for i, each in enumerate(WHOLE)]
+    found = report.build([small, *whole], metrics=("peak_memory",), baseline="first")
+    said = "DEPENDS ON DATA, counted in one run on seeded values: nonzero 1"
+    assert {label: cell.rank for label, cell in cells(found).items()} == {"drawn": 0, "third": 1, "first": 2, "second": 0}
+    assert cells(found)["drawn"].reason == said
+    assert cells(found, "ratio")["drawn"].reason == f"drawn: {said}"
+    for text in (markdown.render(found).replace(chr(92), ""), console.render(found)):
+        assert said in " ".join(text.split())
+    rows = {row["label"]: row["reason"] for row in csv.DictReader(io.StringIO(tidy.render(found)))}
+    assert said in rows["drawn"]
+    assert any(said in text for text in compare.comparison([small, *whole], "first", ["peak_memory"]).sentences)
