@@ -7,6 +7,7 @@ text shows.
 from __future__ import annotations
 
 import ast
+import difflib
 import os
 import warnings
 from collections.abc import Iterator
@@ -16,7 +17,6 @@ from typing import Any
 from attnprof.spec import near_file
 from attnprof.spec.entries import IMPORT_PATH
 from attnprof.spec.finding import Finding
-from attnprof.spec.values import nearest
 from attnprof.spec.yaml_loader import Path as Where
 
 _MAX_BYTES = 2**22  # of a file that is looked into
@@ -54,8 +54,16 @@ def check_imports(value: dict[str, Any], source: str) -> Iterator[Finding]:
         if not there:
             yield _nowhere(path, text, source)
         elif names is not None and name not in names:
-            known = f"it has {', '.join(names[:_SHOWN])}" if names else "it defines nothing"
-            yield Finding(path, f"'{where}' has no '{name}'", nearest(name, names) or known)
+            yield Finding(path, f"'{where}' has no '{name}'", _instead(name, names))
+
+
+def _instead(name: str, names: list[str]) -> str:
+    """The nearest name of a file, capitals aside, or the names that it has."""
+    lowered = {each.lower(): each for each in names}
+    near = difflib.get_close_matches(name.lower(), lowered, n=1)
+    if near:
+        return f"did you mean '{lowered[near[0]]}'?"
+    return f"it has {', '.join(names[:_SHOWN])}" if names else "it defines nothing"
 
 
 def _written(value: dict[str, Any]) -> Iterator[tuple[Where, str]]:

@@ -714,7 +714,8 @@ def test_a_class_that_the_file_has(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("Oter", "did you mean 'Outer'?"), ("Nested", "it has paths, torch, "), ("Inside", ""), ("nn", "")]
+    ("name", "hint"),
+    [("Oter", "did you mean 'Outer'?"), ("Nested", ""), ("Zyx", "it has paths, torch, "), ("Inside", ""), ("nn", "")],
 )
 def test_a_class_that_the_file_lacks(tmp_path: Path, name: str, hint: str) -> None:
     (tmp_path / "mine.py").write_text(OWN)
