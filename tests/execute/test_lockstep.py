@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from attnprof.execute.options import Progress
 from attnprof.execute.side import Side, start
 from attnprof.gate.rows import Outcome, Reason
 from attnprof.gate.timing import Options, time_rows
+from attnprof.profiling.measuring import contention
 from tests import forked
 from tests.repository import QUICK, case, edited, git, mine, worktrees
 
@@ -134,6 +136,19 @@ def test_a_childs_heap_keeps_what_it_had(repository: Path, monkeypatch: pytest.M
     for name, its_own in (("TRIM_THRESHOLD", 2**17), ("TOP_PAD", 2**17)):  # what is set already stays
         monkeypatch.setenv(f"MALLOC_{name}_", str(its_own))
     assert max(page_faults().values()) > 200  # of one side or both: as their heaps happen to lie
+
+
+@pytest.mark.parametrize("waits_s", [0.0, 1.0])
+def test_a_side_that_waited_for_its_core_says_so(
+    repository: Path, forks: None, monkeypatch: pytest.MonkeyPatch, waits_s: float
+) -> None:
+    passes = itertools.count()
+    monkeypatch.setattr(contention, "waited_s", lambda: waits_s * next(passes))
+    monkeypatch.chdir(repository)
+    with checkouts(repository, "HEAD") as sides:
+        (found,) = time_pair([mine("Mine")], sides, QUICK, 0, 0.1).values()
+    assert isinstance(found, Sampled), found
+    assert (contention.BUSY in found.warnings) is bool(waits_s)
 
 
 def test_an_interrupt_leaves_nothing_behind(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
