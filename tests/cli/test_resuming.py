@@ -133,7 +133,7 @@ def test_an_edited_helper_is_noticed(
     wanted = ("run", "s.yaml", "--allow-import", "mine.py:*", "--out", "o", "--device", "none", "--resume")
     assert call(*wanted).code == 0
     assert "(1 of 1 cases are there)" in call(*wanted).err
-    Path("its_own_helper.py").write_text(helper.replace("c, 1", "c, 3"))
+    Path("its_own_helper.py").write_text(helper.replace("c, 1", "c, kernel_size=3"))
     assert "1 case of other code than now" in call(*wanted).err
     (record,) = store.load(Path("o/s.jsonl")).records.values()
     assert record.counts is not None
