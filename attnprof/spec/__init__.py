@@ -69,7 +69,7 @@ def parse_file(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
 def near_file(path: Path) -> str:
     """' Did you mean FILE?' of the file beside `path` whose name is most like it, endings aside; '' where none is."""
     siblings = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-    stems = difflib.get_close_matches(path.stem, {file.stem for file in siblings}, n=1)
+    stems = difflib.get_close_matches(path.stem, [file.stem for file in siblings], n=1)
     near = [file for file in siblings if file.stem in stems]
     near.sort(key=lambda file: file.suffix != path.suffix)
     return f" Did you mean {near[0]}?" if near else ""

@@ -185,7 +185,7 @@ def _sample(member: Member, number: int, plan: Plan, turns: Turns, flush: Flush)
         move(member)
         flush.run()
         if not flush.bytes and member.estimate_s < _BRIEF_S:
-            for _ in range(max(min(round(_WARMED_S / member.estimate_s), _MOST_WARMED), 1)):
+            for _ in range(max(min(round(_WARMED_S / max(member.estimate_s, 1e-9)), _MOST_WARMED), 1)):
                 run_pass(member)
         timed = time_pass(member)
     member.samples.append(timed.latency_s)
